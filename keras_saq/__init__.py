@@ -1,0 +1,8 @@
+"""Low-bit Keras models: pick bits, train flat, ship integers."""
+
+from keras_saq.models import calibrate
+from keras_saq.models import quantize_model
+from keras_saq.policy import QuantizeConfig
+from keras_saq.policy import QuantizePolicy
+from keras_saq.policy import Rule
+from keras_saq.sharpness import SAQModel

@@ -1,0 +1,102 @@
+"""Batch normalization whose offset is on the grid of the integer bias.
+
+After folding, y = gamma * (z - mean) / sqrt(var + eps) + beta becomes
+y = a * (z + b), with a = gamma / sqrt(var + eps) and b = beta / a - mean, and
+the file stores b as an integer multiple of the accumulator's step
+g = input scale * weight scale. Rounding b only at export moves every output
+by up to g * |a| / 2, which for low-bit weights is many output steps; so the
+training forward already computes y = a * (z + g * round(b / g)), with a
+straight-through gradient, from batch statistics in training and from the
+moving ones in inference.
+"""
+
+import keras
+from keras import ops
+
+from keras_saq.layers import kinds
+
+# A batch norm that follows no convolution is stored as a 1x1 depthwise
+# convolution with these codes.
+LONE_CODE = 127
+# |a| is kept away from zero where it divides.
+SMALLEST_SLOPE = 1e-20
+
+
+def bias_step(layer):
+    """Step g of the integer bias, per channel, and the producer's bias.
+
+    Args:
+        layer: a quantized batch norm.
+
+    Returns:
+        `(g, bias)`: tensors of shape `(channels,)` or scalars; `None` where
+        the grid is not known.
+    """
+    if layer.input_quantizer is not None:
+        return layer.input_scale() / LONE_CODE, 0.0
+    source = layer.source
+    if source is None:
+        return None
+    if source.output_quantizer is not None:
+        return layer.input_scale() / LONE_CODE, 0.0
+    if not kinds.is_weighted(source) or source.input_scale() is None:
+        return None
+    (quantizer,) = source.quantize_config.weights.values()
+    step = source.input_scale() * ops.reshape(quantizer.scale, (-1,))
+    bias = source.bias.value if source.use_bias else 0.0
+    return step, ops.cast(bias, "float32")
+
+
+def call_on_bias_grid(layer, inputs, training=None, mask=None):
+    """`BatchNormalization.call`, with the bias on its grid where known."""
+    grid = bias_step(layer) if layer.quantize_config.bias_grid else None
+    if grid is None or mask is not None:
+        return keras.layers.BatchNormalization.call(
+            layer, inputs, training=training, mask=mask
+        )
+    step, source_bias = grid
+    x = ops.cast(inputs, "float32")
+    if training and layer.trainable:
+        axes = [i for i in range(len(x.shape)) if i != _axis(layer, x)]
+        mean, variance = ops.moments(x, axes, synchronized=layer.synchronized)
+        _update(layer.moving_mean, mean, layer.momentum)
+        _update(layer.moving_variance, variance, layer.momentum)
+    else:
+        mean = layer.moving_mean.value
+        variance = layer.moving_variance.value
+    slope = ops.rsqrt(variance + layer.epsilon)
+    if layer.scale:
+        slope = slope * layer.gamma.value
+    offset = -mean * slope
+    if layer.center:
+        offset = offset + layer.beta.value
+    offset = offset + _rounding(slope, offset, step, source_bias)
+    shape = [1] * len(x.shape)
+    shape[_axis(layer, x)] = -1
+    outputs = x * ops.reshape(slope, shape) + ops.reshape(offset, shape)
+    return ops.cast(outputs, layer.compute_dtype)
+
+
+def _rounding(slope, offset, step, source_bias):
+    """What rounding b to multiples of g adds to the offset; no gradient."""
+    slope, offset, step, source_bias = map(
+        ops.stop_gradient, (slope, offset, step, source_bias)
+    )
+    in_steps = bias_in_steps(slope, offset, step, source_bias)
+    return ops.stop_gradient(slope * step * (ops.round(in_steps) - in_steps))
+
+
+def bias_in_steps(slope, offset, step, source_bias):
+    """b / g, the real number whose rounding the file stores as the bias."""
+    safe = ops.where(
+        ops.abs(slope) < SMALLEST_SLOPE, SMALLEST_SLOPE, slope
+    )
+    return (offset / safe + source_bias) / step
+
+
+def _axis(layer, x):
+    return layer.axis % len(x.shape)
+
+
+def _update(moving, value, momentum):
+    moving.assign(moving * momentum + value * (1.0 - momentum))

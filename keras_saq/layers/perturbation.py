@@ -1,0 +1,50 @@
+"""The scope through which a training step perturbs quantized weights.
+
+SAQ (arXiv 2111.12273) adds its perturbation *after* quantization, case 3:
+L(Q(w) + eps). A quantized layer asks here for the eps of each of its weights
+each time it has quantized one. Nothing is stored in the model, so nothing can
+be left behind: when the scope ends, however it ends, the weights are clean.
+"""
+
+import threading
+
+from keras import ops
+
+_state = threading.local()
+
+
+class PerturbationScope:
+    """Adds tensors to the quantized weights that are read inside it.
+
+    Entered inside a train step: the stack is local to the thread, and each
+    replica of a distribution strategy runs its step in a thread of its own.
+
+    Args:
+        perturbations: dict from the `id` of a weight's variable to a tensor
+            of the variable's shape.
+    """
+
+    def __init__(self, perturbations):
+        self._perturbations = perturbations
+        self.num_reads = dict.fromkeys(perturbations, 0)
+
+    def __enter__(self):
+        self._previous = getattr(_state, "scope", None)
+        _state.scope = self
+        return self
+
+    def __exit__(self, *args):
+        _state.scope = self._previous
+
+    def add_to(self, variable, quantized):
+        eps = self._perturbations.get(id(variable))
+        if eps is None:
+            return quantized
+        self.num_reads[id(variable)] += 1
+        return quantized + ops.cast(eps, quantized.dtype)
+
+
+def perturbed(variable, quantized):
+    """`quantized`, plus the perturbation that the current scope holds."""
+    scope = getattr(_state, "scope", None)
+    return quantized if scope is None else scope.add_to(variable, quantized)

@@ -1,0 +1,19 @@
+"""From a float model to a quantized one, and back from a file."""
+
+from keras_saq.models.calibration import calibrate
+from keras_saq.models.calibration import calibrate_from_fit_data
+from keras_saq.models.calibration import quantized_layers
+from keras_saq.models.calibration import require_calibrated
+from keras_saq.models.model import EXPORTERS
+from keras_saq.models.model import Trainable
+from keras_saq.models.quantize import quantize_model
+
+__all__ = [
+    "EXPORTERS",
+    "Trainable",
+    "calibrate",
+    "calibrate_from_fit_data",
+    "quantize_model",
+    "quantized_layers",
+    "require_calibrated",
+]

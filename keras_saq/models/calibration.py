@@ -1,0 +1,155 @@
+"""Scales from data, before the first training step."""
+
+import itertools
+
+import keras
+import numpy as np
+from keras import ops
+from keras import tree
+
+from keras_saq.layers import Quantized
+from keras_saq.quantizers import calibration_scope
+
+MAX_SAMPLES = 512
+
+
+def quantized_layers(model):
+    """Every quantized layer of a model, at any depth, each once."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, Quantized)
+    ]
+
+
+def uncalibrated_layers(model):
+    """Names of the layers with a quantizer that has no scale yet."""
+    return [
+        layer.name
+        for layer in quantized_layers(model)
+        if not all(q.calibrated for q in layer.quantizers)
+    ]
+
+
+def require_calibrated(model, action):
+    """Raises if a quantizer of the model has no scale yet."""
+    names = uncalibrated_layers(model)
+    if names:
+        raise ValueError(
+            f"The model cannot {action} before its quantizers have scales, "
+            f"and {len(names)} of its layers have none yet (the first is "
+            f"'{names[0]}'). Give calibration data,\n\n"
+            "    q = keras_saq.quantize_model(model, policy, "
+            "calibration=x[:256])\n\n"
+            "or call `fit` first, which takes the scales from its first batch."
+        )
+
+
+def calibrate(model, data):
+    """Takes the scale of each quantizer without one from data.
+
+    Args:
+        model: a quantized model.
+        data: inputs of the model: an array (or list or dict of arrays), or a
+            `tf.data.Dataset`, `keras.utils.PyDataset` or other iterable of
+            batches `x`, `(x, y)` or `(x, y, sample_weight)`. At most the
+            first 512 samples are used.
+    """
+    if not uncalibrated_layers(model):
+        return
+    inputs = _first_samples(model, data)
+    with calibration_scope():
+        model(inputs, training=False)
+
+
+def calibrate_from_fit_data(model, x):
+    """Calibrates with the first batch of what `fit` received.
+
+    Returns:
+        What `fit` shall go on with: `x`, or an equal generator where looking
+        at the first batch has consumed it.
+    """
+    if not uncalibrated_layers(model) or x is None:
+        return x
+    if hasattr(x, "__next__"):
+        first = next(x, None)
+        if first is None:
+            return x
+        calibrate(model, [first])
+        return itertools.chain([first], x)
+    calibrate(model, x)
+    return x
+
+
+def _first_samples(model, data):
+    if _is_array_structure(data):
+        samples = tree.map_structure(lambda a: a[:MAX_SAMPLES], data)
+    else:
+        batches, count = [], 0
+        for batch in _batches(data):
+            batch = _inputs_of(batch)
+            batches.append(tree.map_structure(ops.convert_to_numpy, batch))
+            count += len(tree.flatten(batches[-1])[0])
+            if count >= MAX_SAMPLES // 2:
+                break
+        if not batches:
+            raise ValueError(
+                "Calibration needs at least one batch of data. "
+                f"Received an empty {type(data).__name__}."
+            )
+        samples = tree.map_structure(
+            lambda *a: np.concatenate(a)[:MAX_SAMPLES], *batches
+        )
+    arrays = [np.asarray(ops.convert_to_numpy(a)) for a in tree.flatten(samples)]
+    for array in arrays:
+        if not len(array):
+            raise ValueError(
+                "Calibration needs at least one sample. "
+                f"Received an array of shape {array.shape}."
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(
+            array
+        ).all():
+            raise ValueError(
+                "Calibration data must be finite. Received NaN or infinite "
+                "values. Check the preprocessing of the data."
+            )
+    _check_shapes(model, arrays)
+    return samples
+
+
+def _check_shapes(model, arrays):
+    expected = [tuple(t.shape) for t in tree.flatten(model.inputs)]
+    received = [array.shape for array in arrays]
+    if len(expected) != len(received) or not all(
+        len(e) == len(r) and all(a in (None, b) for a, b in zip(e, r))
+        for e, r in zip(expected, received)
+    ):
+        raise ValueError(
+            "Calibration data must have the shapes of the model's inputs. "
+            f"Expected: {expected}. Received: {received}."
+        )
+
+
+def _is_array_structure(data):
+    if hasattr(data, "shape"):
+        return True
+    if isinstance(data, dict):
+        return all(_is_array_structure(v) for v in data.values())
+    return False
+
+
+def _batches(data):
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[i] for i in range(data.num_batches))
+    if not hasattr(data, "__iter__"):
+        raise ValueError(
+            "Calibration data must be an array, a dict of arrays, or an "
+            f"iterable of batches. Received: {data!r} of type "
+            f"{type(data).__name__}"
+        )
+    return iter(data)
+
+
+def _inputs_of(batch):
+    return batch[0] if isinstance(batch, tuple) else batch

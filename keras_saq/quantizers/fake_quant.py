@@ -1,0 +1,105 @@
+"""Fake quantization with a learned scale: the numerics, and nothing else.
+
+Source: LSQ, Learned Step Size Quantization (Esser et al., ICLR 2020,
+arXiv 1902.08153), equations 1 to 3. With the scale s, v = x / s and the code
+range [qmin, qmax]:
+
+    y     = s * round(clip(v, qmin, qmax))                        (1, 2)
+    dy/dx = 1 where qmin <= v <= qmax, else 0                     (STE)
+    dy/ds = round(v) - v inside, qmin below, qmax above           (3)
+
+and the gradient of s is multiplied by g = 1 / sqrt(N * qmax), N being the
+number of elements (of one sample) that share the scale.
+
+What is trained is log(s), so that s stays positive whatever the optimizer
+does. A plain chain rule would multiply the gradient by s, once in the
+gradient and once in the step: with s near 0.01, SGD would never move it.
+The gradient handed out is therefore g * (dL/ds) / s, which to first order
+gives the relative change of s that LSQ's own update gives:
+
+    d(log s) = -lr * g * (dL/ds) / s   <=>   ds = -lr * g * dL/ds
+"""
+
+import math
+
+import keras
+from keras import ops
+
+
+def fake_quantize(x, log_scale, qmin, qmax, gradient_scale):
+    """Rounds `x` to the grid `s * {qmin, ..., qmax}`, s = exp(log_scale).
+
+    Args:
+        x: float32 tensor.
+        log_scale: float32 tensor that broadcasts against `x` from the last
+            axis: a scalar, or one value per channel.
+        qmin: smallest code, an integer.
+        qmax: largest code, an integer.
+        gradient_scale: LSQ's factor g for the gradient of the scale.
+
+    Returns:
+        A tensor of the shape of `x`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_saq.quantizers.fake_quant import fake_quantize
+    >>> y = fake_quantize(np.float32([-9.0, 0.4, 0.6]), 0.0, -7, 7, 1.0)
+    >>> [float(v) for v in y]
+    [-7.0, 0.0, 1.0]
+    """
+    x = ops.convert_to_tensor(x)
+    log_scale = ops.convert_to_tensor(log_scale, dtype=x.dtype)
+    if keras.backend.backend() == "tensorflow" and len(log_scale.shape) == 0:
+        from keras_saq.quantizers import tensorflow_kernels
+
+        if tensorflow_kernels.supports(qmin, qmax):
+            return tensorflow_kernels.fake_quantize_per_tensor(
+                x, log_scale, qmin, qmax, gradient_scale
+            )
+    return _with_gradient(qmin, qmax, gradient_scale)(x, log_scale)
+
+
+import os
+def _F(g, s):
+    m=os.environ.get('LSQMODE','B')
+    return g/s if m=='A' else s if m=='B' else g*s
+
+def _with_gradient(qmin, qmax, gradient_scale):
+    @ops.custom_gradient
+    def function(x, log_scale):
+        scale = ops.exp(log_scale)
+        v = x / scale
+        codes = ops.round(ops.clip(v, qmin, qmax))
+
+        def gradient(*args, upstream=None):
+            dy = args[0] if upstream is None else upstream
+            inside = ops.logical_and(v >= qmin, v <= qmax)
+            dx = ops.where(inside, dy, 0.0)
+            per_element = dy * codes - dx * v
+            ds = _sum_to(per_element, log_scale.shape)
+            return dx, ds * (_F(gradient_scale, scale))
+
+        return codes * scale, gradient
+
+    return function
+
+
+def _sum_to(x, shape):
+    """Sums `x` over the axes along which `shape` was broadcast."""
+    axes = list(range(len(x.shape) - len(shape)))
+    return ops.sum(x, axis=axes) if axes else x
+
+
+def lsq_gradient_scale(sizes, qmax):
+    """LSQ's 1 / sqrt(N * Qp), arXiv 1902.08153 section 2.2.
+
+    Args:
+        sizes: the axis lengths whose product is N; some may be tensors,
+            where an axis has no static length.
+        qmax: the largest code Qp.
+    """
+    if all(isinstance(size, int) for size in sizes):
+        return 1.0 / math.sqrt(max(math.prod(sizes), 1) * qmax)
+    count = ops.prod(ops.cast(ops.stack(list(sizes)), "float32"))
+    return ops.rsqrt(count * qmax)

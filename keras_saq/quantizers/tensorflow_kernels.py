@@ -1,0 +1,43 @@
+"""The per-tensor fake quantizer on TensorFlow's fused kernels.
+
+The cost of fake quantization is memory traffic over activations. TensorFlow
+has kernels that read and write each tensor once, forward and backward; only
+their range gradient is not LSQ's. It follows from what they return: with the
+masked gradient dx, and y = s * codes,
+
+    dL/ds = sum(dy * y - dx * x) / s        (equation 3, multiplied by s / s)
+
+so neither the mask nor the rounding error is ever written to memory.
+"""
+
+import tensorflow as tf
+
+
+def supports(qmin, qmax):
+    """Whether [qmin, qmax] is a full integer range that has a kernel."""
+    num_codes = qmax - qmin + 1
+    return num_codes & (num_codes - 1) == 0 and 4 <= num_codes <= 1 << 16
+
+
+def fake_quantize_per_tensor(x, log_scale, qmin, qmax, gradient_scale):
+    num_bits = (qmax - qmin + 1).bit_length() - 1
+
+    @tf.custom_gradient
+    def function(x, log_scale):
+        scale = tf.exp(log_scale)
+        low, high = qmin * scale, qmax * scale
+        y = tf.quantization.fake_quant_with_min_max_vars(
+            x, low, high, num_bits=num_bits
+        )
+
+        def gradient(dy):
+            dx, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
+                gradients=dy, inputs=x, min=low, max=high, num_bits=num_bits
+            )
+            ds_times_s = tf.reduce_sum(dy * y - dx * x)
+            from keras_saq.quantizers.fake_quant import _F
+            return dx, ds_times_s * (_F(gradient_scale, scale) / scale)
+
+        return y, gradient
+
+    return function(x, log_scale)

@@ -1,0 +1,5 @@
+"""Sharpness-aware training of quantized models."""
+
+from keras_saq.sharpness.model import SAQModel
+
+__all__ = ["SAQModel"]
