@@ -5,4 +5,6 @@ from keras_saq.models import quantize_model
 from keras_saq.policy import QuantizeConfig
 from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
+from keras_saq.report import Summary
+from keras_saq.report import summary
 from keras_saq.sharpness import SAQModel

@@ -107,7 +107,7 @@ class Quantized:
         return super().__call__(*args, **kwargs)
 
     def _link(self, args, kwargs):
-        if self.quantize_config.bias_grid:
+        if kinds.is_weighted(self) or kinds.is_batch_norm(self):
             tensors = tree.flatten((args, kwargs))
             if tensors and isinstance(tensors[0], keras.KerasTensor):
                 source = find_source(tensors[0])

@@ -117,7 +117,12 @@ class Plan:
         (output,) = site.outputs
         shared = len(self._graph.sites_of(layer)) > 1
         if kinds.is_weighted(layer):
-            config.bias_grid = True
+            # With a batch norm behind, the bias is rounded there.
+            config.bias_grid = not any(
+                kinds.is_batch_norm(reader.operation)
+                and self._is_fused_onward(output)
+                for reader in self._graph.consumers(output)
+            )
         elif kinds.is_batch_norm(layer):
             config.bias_grid = not shared and not getattr(
                 layer, "renorm", False

@@ -1,0 +1,108 @@
+"""A kernel call whose output scale is not known yet.
+
+A weighted layer, the batch norm and the ReLU behind it are one integer
+kernel. While the graph is walked they are collected here in the domain of the
+accumulator: real output = slope * step * (accumulator + bias).
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_saq.export.program import Op
+from keras_saq.export.program import Weights
+
+# Beyond these a channel's kernel adds nothing that its output could show, or
+# its bias does not fit into 32 bits: it is stored as a constant.
+_SMALLEST_MULTIPLIER = np.float32(2.0**-31)
+_LARGEST_BIAS = 2.0**30
+_CONSTANT_BIAS = 2**15
+
+
+@dataclasses.dataclass(eq=False)
+class Pending:
+    """Attributes:
+    kind: kernel, as in `program.KINDS`.
+    inputs: the `Tensor`s it reads.
+    shape: output shape without the batch axis.
+    path: path of the layer that began it.
+    codes: integer kernel in LiteRT's layout, or `None`.
+    axis: output-channel axis of `codes`.
+    num_bits: stored bits of a code.
+    weight_scale: float32 per channel.
+    bias: float32 per channel, of the weighted layer itself.
+    bias_in_steps: float32 per channel, batch norm included, not rounded.
+    slope: float32 per channel, of a folded batch norm.
+    activation: fused into the kernel.
+    options: kernel parameters.
+    """
+
+    kind: str
+    inputs: list
+    shape: tuple
+    path: str
+    codes: np.ndarray | None = None
+    axis: int = 0
+    num_bits: int = 8
+    weight_scale: np.ndarray | None = None
+    bias: np.ndarray | float = 0.0
+    bias_in_steps: np.ndarray | None = None
+    slope: np.ndarray | None = None
+    activation: str = "linear"
+    options: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def step(self):
+        """Real value of one accumulator step before the slope, float32."""
+        return np.float32(self.inputs[0].scale) * self.weight_scale
+
+    def to_op(self, output):
+        """The kernel call that makes the `Tensor` `output`."""
+        weights = None
+        if self.codes is not None:
+            weights = self._fold(np.float32(output.scale))
+        return Op(
+            self.kind,
+            self.inputs,
+            output,
+            weights,
+            self.activation,
+            self.options,
+            self.path,
+        )
+
+    def _fold(self, output_scale):
+        """Folds the slope into codes, scale and bias.
+
+        q' = q * sign(a), s' = s * |a|, bias' = sign(a) * round(b / g): exact,
+        because the codes are symmetric.
+        """
+        sign = np.where(self.slope < 0, -1, 1)
+        scale = (self.weight_scale * np.abs(self.slope)).astype(np.float32)
+        bias = sign * np.rint(self.bias_in_steps.astype(np.float64))
+        input_scale = np.float32(self.inputs[0].scale)
+        multiplier = input_scale * scale / output_scale
+        constant = (multiplier < _SMALLEST_MULTIPLIER) | (
+            np.abs(bias) >= _LARGEST_BIAS
+        )
+        codes = self.codes * self._along_channels(np.where(constant, 0, sign))
+        if constant.any():
+            value = (
+                self.slope.astype(np.float64)
+                * self.step
+                * self.bias_in_steps.astype(np.float64)
+            )
+            magnitude = np.maximum(np.abs(value), output_scale)
+            stored = magnitude / _CONSTANT_BIAS / input_scale
+            scale = np.where(constant, stored, scale).astype(np.float32)
+            bias = np.where(
+                constant, np.rint(value / (input_scale * scale)), bias
+            )
+        return Weights(
+            codes, scale, self.num_bits, self.axis, bias.astype(np.int64)
+        )
+
+    def _along_channels(self, values):
+        shape = [1] * self.codes.ndim
+        shape[self.axis] = -1
+        return values.reshape(shape)

@@ -1,0 +1,6 @@
+"""What a person sees: tables and plots."""
+
+from keras_saq.report.summary import Summary
+from keras_saq.report.summary import summary
+
+__all__ = ["Summary", "summary"]
