@@ -49,7 +49,7 @@ flags.DEFINE_enum(
     "Where activations are quantized: as in the paper's tables, or everywhere "
     "an integer file needs it.",
 )
-flags.DEFINE_float("rho", 0.4, "Radius of SAQ's perturbation.", lower_bound=0)
+flags.DEFINE_float("rho", 0.1, "Radius of SAQ's perturbation.", lower_bound=0)
 flags.DEFINE_integer("epochs", 200, "Training epochs.", lower_bound=0)
 flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 0.01, "Initial learning rate.")

@@ -8,25 +8,19 @@ range [qmin, qmax]:
     dy/dx = 1 where qmin <= v <= qmax, else 0                     (STE)
     dy/ds = round(v) - v inside, qmin below, qmax above           (3)
 
-and the gradient of s is multiplied by g = 1 / sqrt(N * qmax), N being the
-number of elements (of one sample) that share the scale.
-
 What is trained is log(s), so that s stays positive whatever the optimizer
-does. A plain chain rule would multiply the gradient by s, once in the
-gradient and once in the step: with s near 0.01, SGD would never move it.
-The gradient handed out is therefore g * (dL/ds) / s, which to first order
-gives the relative change of s that LSQ's own update gives:
-
-    d(log s) = -lr * g * (dL/ds) / s   <=>   ds = -lr * g * dL/ds
+does, and its gradient is the chain rule's, dL/d(log s) = s * dL/ds. That is
+LSQ's gradient in another coordinate, with one difference: LSQ multiplies the
+gradient of s by g = 1 / sqrt(N * qmax), to make the relative change of s per
+step comparable to that of the weights, for SGD on s itself. In the logarithm
+a change is relative to begin with. `docs/results.md` has the comparison.
 """
-
-import math
 
 import keras
 from keras import ops
 
 
-def fake_quantize(x, log_scale, qmin, qmax, gradient_scale):
+def fake_quantize(x, log_scale, qmin, qmax):
     """Rounds `x` to the grid `s * {qmin, ..., qmax}`, s = exp(log_scale).
 
     Args:
@@ -35,7 +29,6 @@ def fake_quantize(x, log_scale, qmin, qmax, gradient_scale):
             axis: a scalar, or one value per channel.
         qmin: smallest code, an integer.
         qmax: largest code, an integer.
-        gradient_scale: LSQ's factor g for the gradient of the scale.
 
     Returns:
         A tensor of the shape of `x`.
@@ -44,7 +37,7 @@ def fake_quantize(x, log_scale, qmin, qmax, gradient_scale):
 
     >>> import numpy as np
     >>> from keras_saq.quantizers.fake_quant import fake_quantize
-    >>> y = fake_quantize(np.float32([-9.0, 0.4, 0.6]), 0.0, -7, 7, 1.0)
+    >>> y = fake_quantize(np.float32([-9.0, 0.4, 0.6]), 0.0, -7, 7)
     >>> [float(v) for v in y]
     [-7.0, 0.0, 1.0]
     """
@@ -55,17 +48,12 @@ def fake_quantize(x, log_scale, qmin, qmax, gradient_scale):
 
         if tensorflow_kernels.supports(qmin, qmax):
             return tensorflow_kernels.fake_quantize_per_tensor(
-                x, log_scale, qmin, qmax, gradient_scale
+                x, log_scale, qmin, qmax
             )
-    return _with_gradient(qmin, qmax, gradient_scale)(x, log_scale)
+    return _with_gradient(qmin, qmax)(x, log_scale)
 
 
-import os
-def _F(g, s):
-    m=os.environ.get('LSQMODE','B')
-    return g/s if m=='A' else s if m=='B' else g*s
-
-def _with_gradient(qmin, qmax, gradient_scale):
+def _with_gradient(qmin, qmax):
     @ops.custom_gradient
     def function(x, log_scale):
         scale = ops.exp(log_scale)
@@ -78,7 +66,7 @@ def _with_gradient(qmin, qmax, gradient_scale):
             dx = ops.where(inside, dy, 0.0)
             per_element = dy * codes - dx * v
             ds = _sum_to(per_element, log_scale.shape)
-            return dx, ds * (_F(gradient_scale, scale))
+            return dx, ds * scale
 
         return codes * scale, gradient
 
@@ -89,17 +77,3 @@ def _sum_to(x, shape):
     """Sums `x` over the axes along which `shape` was broadcast."""
     axes = list(range(len(x.shape) - len(shape)))
     return ops.sum(x, axis=axes) if axes else x
-
-
-def lsq_gradient_scale(sizes, qmax):
-    """LSQ's 1 / sqrt(N * Qp), arXiv 1902.08153 section 2.2.
-
-    Args:
-        sizes: the axis lengths whose product is N; some may be tensors,
-            where an axis has no static length.
-        qmax: the largest code Qp.
-    """
-    if all(isinstance(size, int) for size in sizes):
-        return 1.0 / math.sqrt(max(math.prod(sizes), 1) * qmax)
-    count = ops.prod(ops.cast(ops.stack(list(sizes)), "float32"))
-    return ops.rsqrt(count * qmax)

@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_saq.quantizers.calibration import is_calibrating
 from keras_saq.quantizers.fake_quant import fake_quantize
-from keras_saq.quantizers.fake_quant import lsq_gradient_scale
 from keras_saq.quantizers.initial_scale import RULES
 from keras_saq.quantizers.initial_scale import initial_scale
 
@@ -154,22 +153,7 @@ class LSQ(keras.layers.Layer):
     def call(self, x):
         if is_calibrating() and not self.calibrated:
             self.initialize(x)
-        return fake_quantize(
-            x,
-            self.log_scale.value,
-            self.qmin,
-            self.qmax,
-            self._gradient_scale(x),
-        )
-
-    def _gradient_scale(self, x):
-        # A weight's elements all count; of activations the batch axis does
-        # not, or the gradient would depend on the batch size.
-        if self.channel_axes:
-            sizes = x.shape[: -len(self.channel_axes)]
-        else:
-            sizes = ops.shape(x)[1:]
-        return lsq_gradient_scale(sizes, self.qmax)
+        return fake_quantize(x, self.log_scale.value, self.qmin, self.qmax)
 
     def codes(self, x):
         """The integer codes of an array, as NumPy int32."""

@@ -3,9 +3,9 @@
 The cost of fake quantization is memory traffic over activations. TensorFlow
 has kernels that read and write each tensor once, forward and backward; only
 their range gradient is not LSQ's. It follows from what they return: with the
-masked gradient dx, and y = s * codes,
+masked gradient dx and y = s * codes, equation 3 of LSQ says
 
-    dL/ds = sum(dy * y - dx * x) / s        (equation 3, multiplied by s / s)
+    dL/d(log s) = s * dL/ds = sum(dy * y - dx * x)
 
 so neither the mask nor the rounding error is ever written to memory.
 """
@@ -19,7 +19,7 @@ def supports(qmin, qmax):
     return num_codes & (num_codes - 1) == 0 and 4 <= num_codes <= 1 << 16
 
 
-def fake_quantize_per_tensor(x, log_scale, qmin, qmax, gradient_scale):
+def fake_quantize_per_tensor(x, log_scale, qmin, qmax):
     num_bits = (qmax - qmin + 1).bit_length() - 1
 
     @tf.custom_gradient
@@ -34,9 +34,7 @@ def fake_quantize_per_tensor(x, log_scale, qmin, qmax, gradient_scale):
             dx, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
                 gradients=dy, inputs=x, min=low, max=high, num_bits=num_bits
             )
-            ds_times_s = tf.reduce_sum(dy * y - dx * x)
-            from keras_saq.quantizers.fake_quant import _F
-            return dx, ds_times_s * (_F(gradient_scale, scale) / scale)
+            return dx, tf.reduce_sum(dy * y - dx * x)
 
         return y, gradient
 

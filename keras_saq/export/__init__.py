@@ -1,0 +1,11 @@
+"""Integers out: exact LiteRT files, and the proof that they are exact."""
+
+from keras_saq.export.litert import export_litert
+from keras_saq.export.report import ExportReport
+from keras_saq.export.verify import ParityReport
+from keras_saq.export.verify import verify_litert
+from keras_saq.models import EXPORTERS
+
+EXPORTERS["litert"] = export_litert
+
+__all__ = ["ExportReport", "ParityReport", "export_litert", "verify_litert"]

@@ -1,0 +1,109 @@
+"""`export_litert`: writes a quantized model as an integer LiteRT file."""
+
+import os
+import pathlib
+import tempfile
+
+from keras_saq.export.flatbuffer import to_bytes
+from keras_saq.export.io_types import with_io_types
+from keras_saq.export.lower import lower
+from keras_saq.export.report import read_report
+from keras_saq.models import quantized_layers
+from keras_saq.models import require_calibrated
+
+
+def export_litert(
+    model, filepath, input_type="float32", output_type="float32"
+):
+    """Writes a quantized model as an integer `.tflite` file.
+
+    Batch normalization is folded into the scales, biases are the integers of
+    the training forward, Dense and 1x1 convolution weights of at most 4 bits
+    are stored packed (INT4, INT2), and every other weight as INT8. The file
+    takes any batch size. It appears whole or not at all.
+
+    Args:
+        model: a model from `keras_saq.quantize_model` with the `"litert"`
+            scheme, or a `SAQModel` around one.
+        filepath: where the file goes; ends in `.tflite`.
+        input_type: `"float32"`, `"int8"` or `"uint8"`.
+        output_type: `"float32"`, `"int8"` or `"uint8"`.
+
+    Returns:
+        An `ExportReport`.
+
+    Raises:
+        ValueError: if the model is not quantized or not calibrated, if a
+            layer has no integer form, or if the path cannot be written.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np, tempfile
+    >>> inputs = keras.Input((16,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+    >>> x = np.linspace(-1, 1, 64, dtype="float32").reshape(4, 16)
+    >>> q = keras_saq.quantize_model(model, "w4a8", calibration=x)
+    >>> path = tempfile.mkdtemp() + "/m.tflite"
+    >>> keras_saq.export_litert(q, path).operators
+    {'QUANTIZE': 1, 'FULLY_CONNECTED': 1, 'DEQUANTIZE': 1}
+    """
+    path = _check_path(filepath)
+    program = with_io_types(lower_model(model), input_type, output_type)
+    content = to_bytes(program)
+    _write_whole(path, content)
+    return read_report(path, content, program.islands)
+
+
+def lower_model(model):
+    """The float-in, float-out program of a quantized model or `SAQModel`."""
+    model = inner_model(model)
+    if not quantized_layers(model):
+        raise ValueError(
+            f"The model '{model.name}' is not quantized. Quantize it first:"
+            "\n\n    q = keras_saq.quantize_model(model, 'w4a8', "
+            "calibration=x[:256])"
+        )
+    require_calibrated(model, "be exported")
+    return lower(model)
+
+
+def inner_model(model):
+    """The quantized model inside a `SAQModel`, or the model itself."""
+    return getattr(model, "model", model)
+
+
+def _check_path(filepath):
+    path = pathlib.Path(filepath)
+    if path.suffix != ".tflite":
+        raise ValueError(
+            "The file name of a LiteRT model must end in '.tflite'. "
+            f"Received: {filepath}"
+        )
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"The folder '{path.parent}' does not exist. Create it first. "
+            f"Received: {filepath}"
+        )
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"'{filepath}' is not a writable path.")
+    return path
+
+
+def _write_whole(path, content):
+    """Replaces `path` by `content` in one step."""
+    try:
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}."
+        )
+    except OSError as error:
+        raise ValueError(f"'{path}' cannot be written: {error}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
