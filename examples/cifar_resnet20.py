@@ -27,8 +27,14 @@ from absl import flags
 
 import keras_saq
 
-MEAN = {"cifar10": (0.4914, 0.4822, 0.4465), "cifar100": (0.5071, 0.4867, 0.4408)}
-STD = {"cifar10": (0.2470, 0.2435, 0.2616), "cifar100": (0.2675, 0.2557, 0.2761)}
+MEAN = {
+    "cifar10": (0.4914, 0.4822, 0.4465),
+    "cifar100": (0.5071, 0.4867, 0.4408),
+}
+STD = {
+    "cifar10": (0.2470, 0.2435, 0.2616),
+    "cifar100": (0.2675, 0.2557, 0.2761),
+}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(

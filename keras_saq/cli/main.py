@@ -8,6 +8,7 @@ import sys
 from absl import app
 from absl.flags import argparse_flags
 
+
 def parse(argv):
     """Parses a command line; absl's own flags are accepted too."""
     from keras_saq.cli import demo

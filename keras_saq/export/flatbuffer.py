@@ -208,8 +208,9 @@ class _Writer:
         if op.weights is not None and op.weights.num_bits < 8:
             # INT4 weights came with version 10, and per-channel ones with 12.
             version = 12
-        elif op.kind == "conv" and op.weights.codes.shape[3] != (
-            op.inputs[0].shape[-1]
+        elif (
+            op.kind == "conv"
+            and op.weights.codes.shape[3] != (op.inputs[0].shape[-1])
         ):
             version = 6  # grouped
         key = (name, version)

@@ -32,9 +32,7 @@ def with_io_types(program, input_type, output_type):
     outputs = program.outputs
     if output_type != "float32":
         outputs = [_integer_output(t, ops, output_type) for t in outputs]
-    return Program(
-        inputs, outputs, ops, program.output_scales, program.islands
-    )
+    return Program(inputs, outputs, ops, program.output_scales, program.islands)
 
 
 def _integer_input(tensor, ops, input_type):

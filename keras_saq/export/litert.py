@@ -12,9 +12,7 @@ from keras_saq.models import quantized_layers
 from keras_saq.models import require_calibrated
 
 
-def export_litert(
-    model, filepath, input_type="float32", output_type="float32"
-):
+def export_litert(model, filepath, input_type="float32", output_type="float32"):
     """Writes a quantized model as an integer `.tflite` file.
 
     Batch normalization is folded into the scales, biases are the integers of

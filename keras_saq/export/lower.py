@@ -52,9 +52,7 @@ class _Lowering:
         self._values = {}
         self._islands = []
         self._names = set()
-        refused = [
-            row for site in graph.sites if (row := _refusal(site))
-        ]
+        refused = [row for site in graph.sites if (row := _refusal(site))]
         if refused:
             raise ValueError(
                 "These layers have no integer kernel in a LiteRT file:\n"

@@ -114,8 +114,9 @@ def _conv(op, x, codes):
 
 def _add(op, a, b):
     first, second = op.inputs
-    scales = [np.float32(t.scale) / np.float32(op.output.scale)
-              for t in op.inputs]
+    scales = [
+        np.float32(t.scale) / np.float32(op.output.scale) for t in op.inputs
+    ]
     exponent = int(np.frexp(max(scales))[1]) - 1
     shift = _ADD_BITS - exponent
     m = [int(np.rint(np.ldexp(np.float64(s), shift))) for s in scales]

@@ -134,8 +134,7 @@ def _as_arrays(model, x):
     if isinstance(x, dict):
         x = [x[t.name] for t in tree.flatten(model.inputs)]
     arrays = [
-        np.asarray(ops.convert_to_numpy(a), np.float32)
-        for a in tree.flatten(x)
+        np.asarray(ops.convert_to_numpy(a), np.float32) for a in tree.flatten(x)
     ]
     if not arrays or not len(arrays[0]):
         raise ValueError("Verification needs at least one sample.")

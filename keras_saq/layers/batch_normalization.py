@@ -88,9 +88,7 @@ def _rounding(slope, offset, step, source_bias):
 
 def bias_in_steps(slope, offset, step, source_bias):
     """b / g, the real number whose rounding the file stores as the bias."""
-    safe = ops.where(
-        ops.abs(slope) < SMALLEST_SLOPE, SMALLEST_SLOPE, slope
-    )
+    safe = ops.where(ops.abs(slope) < SMALLEST_SLOPE, SMALLEST_SLOPE, slope)
     return (offset / safe + source_bias) / step
 
 

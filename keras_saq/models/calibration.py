@@ -100,16 +100,19 @@ def _first_samples(model, data):
         samples = tree.map_structure(
             lambda *a: np.concatenate(a)[:MAX_SAMPLES], *batches
         )
-    arrays = [np.asarray(ops.convert_to_numpy(a)) for a in tree.flatten(samples)]
+    arrays = [
+        np.asarray(ops.convert_to_numpy(a)) for a in tree.flatten(samples)
+    ]
     for array in arrays:
         if not len(array):
             raise ValueError(
                 "Calibration needs at least one sample. "
                 f"Received an array of shape {array.shape}."
             )
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(
-            array
-        ).all():
+        if (
+            np.issubdtype(array.dtype, np.floating)
+            and not np.isfinite(array).all()
+        ):
             raise ValueError(
                 "Calibration data must be finite. Received NaN or infinite "
                 "values. Check the preprocessing of the data."

@@ -99,8 +99,7 @@ class Graph:
 def is_graph_model(operation):
     """Whether an operation is a model made of a graph of operations."""
     return isinstance(operation, keras.Sequential) or (
-        isinstance(operation, keras.Model)
-        and hasattr(operation, "operations")
+        isinstance(operation, keras.Model) and hasattr(operation, "operations")
     )
 
 

@@ -20,6 +20,13 @@ class Trainable:
             jit_compile = False
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
+    def compile_from_config(self, config):
+        """Compiles as the saved model was, when a file is loaded."""
+        # Keras only does this itself where `compile` is not overridden.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and getattr(self, "optimizer", None) is not None:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(self, x=None, *args, **kwargs):
         """`keras.Model.fit`; scales come from the first batch if missing."""
         x = calibrate_from_fit_data(self, x)

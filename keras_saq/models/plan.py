@@ -64,7 +64,10 @@ class Plan:
             if rule is None:
                 self._keep_float(site, NO_RULE)
                 continue
-            weight_bits, activation_bits = rule.weight_bits, rule.activation_bits
+            weight_bits, activation_bits = (
+                rule.weight_bits,
+                rule.activation_bits,
+            )
             if policy.first_last_bits is not None and id(layer) in outer:
                 weight_bits = activation_bits = policy.first_last_bits
             bits[id(layer)] = (weight_bits, activation_bits)
@@ -268,9 +271,7 @@ class Plan:
 
     def _find_unsigned(self, value):
         site = value.producer
-        if site is None or not isinstance(
-            site.operation, keras.layers.Layer
-        ):
+        if site is None or not isinstance(site.operation, keras.layers.Layer):
             return False
         layer = site.operation
         if kinds.is_transparent(layer) or kinds.is_average(layer):

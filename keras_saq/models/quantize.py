@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 from keras import ops
+from keras import tree
 
 from keras_saq import policy as policies
 from keras_saq.layers import Quantized
@@ -127,27 +128,50 @@ def _table(floats):
 
 def _clone(model, plan):
     """A copy of the model with quantized layers, weights included."""
-    pairs = []
+    copies = {}
 
     def copy_layer(layer):
-        config = plan.configs.get(id(layer))
-        if config is not None and _has_effect(config):
-            copy = quantize_layer(layer, config)
-        else:
-            copy = layer.__class__.from_config(layer.get_config())
-        pairs.append((layer, copy))
-        return copy
+        if id(layer) not in copies:
+            if is_graph_model(layer):
+                copy = _clone_graph(layer, copy_layer)
+            else:
+                copy = _copy_layer(layer, plan.configs.get(id(layer)))
+            copies[id(layer)] = (layer, copy)
+        return copies[id(layer)][1]
 
-    clone = keras.models.clone_model(
-        model, clone_function=copy_layer, recursive=True
-    )
-    clone.name = model.name
-    for layer, copy in pairs:
-        _copy_variables(layer, copy)
-        if isinstance(copy, Quantized):
-            copy.initialize_weight_scales()
-    _warn_of_dead_kernels([copy for _, copy in pairs])
+    clone = _clone_graph(model, copy_layer)
+    for layer, copy in copies.values():
+        if not is_graph_model(layer):
+            _copy_variables(layer, copy)
+            if isinstance(copy, Quantized):
+                copy.initialize_weight_scales()
+    _warn_of_dead_kernels([copy for _, copy in copies.values()])
     return clone
+
+
+def _clone_graph(model, copy_layer):
+    inputs = None
+    if not isinstance(model, keras.Sequential):
+        # Keras would name the new input layers after their tensors.
+        inputs = tree.map_structure(_copy_input, model.input)
+    compiled, model.compiled = model.compiled, False  # the copy is not
+    try:
+        return keras.models.clone_model(
+            model, input_tensors=inputs, clone_function=copy_layer
+        )
+    finally:
+        model.compiled = compiled
+
+
+def _copy_input(tensor):
+    layer = tensor._keras_history.operation
+    return layer.__class__.from_config(layer.get_config()).output
+
+
+def _copy_layer(layer, config):
+    if config is not None and _has_effect(config):
+        return quantize_layer(layer, config)
+    return layer.__class__.from_config(layer.get_config())
 
 
 def _has_effect(config):
@@ -168,7 +192,7 @@ def _copy_variables(layer, copy):
     for source, target in zip(layer.variables, own, strict=True):
         # By way of NumPy: the two models must not share a buffer, which
         # JAX would hand over to the first train step of one of them.
-        target.assign(np.array(source))
+        target.assign(np.copy(ops.convert_to_numpy(source)))
 
 
 def _warn_of_dead_kernels(layers):
@@ -186,7 +210,6 @@ def _warn_of_dead_kernels(layers):
     if rows:
         warnings.warn(
             "Much of these kernels is rounded to zero; more bits, or a "
-            "trained model to start from, keep them alive:\n"
-            + "\n".join(rows),
+            "trained model to start from, keep them alive:\n" + "\n".join(rows),
             stacklevel=4,
         )

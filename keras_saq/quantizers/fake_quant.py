@@ -43,13 +43,12 @@ def fake_quantize(x, log_scale, qmin, qmax):
     """
     x = ops.convert_to_tensor(x)
     log_scale = ops.convert_to_tensor(log_scale, dtype=x.dtype)
-    if keras.backend.backend() == "tensorflow" and len(log_scale.shape) == 0:
-        from keras_saq.quantizers import tensorflow_kernels
+    if keras.backend.backend() == "tensorflow":
+        from keras_saq.quantizers import tensorflow_kernels as kernels
 
-        if tensorflow_kernels.supports(qmin, qmax):
-            return tensorflow_kernels.fake_quantize_per_tensor(
-                x, log_scale, qmin, qmax
-            )
+        x, log_scale = kernels.read(x), kernels.read(log_scale)
+        if len(log_scale.shape) == 0 and kernels.supports(qmin, qmax):
+            return kernels.fake_quantize_per_tensor(x, log_scale, qmin, qmax)
     return _with_gradient(qmin, qmax)(x, log_scale)
 
 

@@ -126,7 +126,7 @@ class LSQ(keras.layers.Layer):
     @property
     def calibrated(self):
         """Whether the scale has been taken from data."""
-        return self.built and int(np.array(self.state)) != _UNCALIBRATED
+        return self.built and int(ops.convert_to_numpy(self.state)) != _UNCALIBRATED
 
     def initialize(self, x):
         """Takes the scale, and the sign where it is open, from an array."""
@@ -146,7 +146,7 @@ class LSQ(keras.layers.Layer):
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
-        state = int(np.array(self.state))
+        state = int(ops.convert_to_numpy(self.state))
         if self.signed is None and state != _UNCALIBRATED:
             self.signed = state == _SIGNED
 

@@ -13,6 +13,11 @@ so neither the mask nor the rounding error is ever written to memory.
 import tensorflow as tf
 
 
+def read(x):
+    """A tensor: `tf.custom_gradient` refuses variables as arguments."""
+    return tf.convert_to_tensor(x)
+
+
 def supports(qmin, qmax):
     """Whether [qmin, qmax] is a full integer range that has a kernel."""
     num_codes = qmax - qmin + 1

@@ -35,8 +35,12 @@ def plot_runs(table, path):
     )
     accuracies = [
         [
-            100 * (run.keras_accuracy if run.file_accuracy is None
-                   else run.file_accuracy)
+            100
+            * (
+                run.keras_accuracy
+                if run.file_accuracy is None
+                else run.file_accuracy
+            )
             for run in runs
         ]
         for runs in table.groups.values()
@@ -46,16 +50,22 @@ def plot_runs(table, path):
     bars = left.bar(labels, means, color=colors)
     if any(spreads):
         left.errorbar(
-            range(len(means)), means, spreads, fmt="none", color="black",
+            range(len(means)),
+            means,
+            spreads,
+            fmt="none",
+            color="black",
             capsize=4,
         )
-    left.bar_label(bars, [f"{m:.1f}" for m in means], label_type="center",
-                   color="white")
+    left.bar_label(
+        bars, [f"{m:.1f}" for m in means], label_type="center", color="white"
+    )
     low = min(m - s for m, s in zip(means, spreads))
     left.set_ylim(max(0.0, np.floor(low) - 2), 100)
     left.set_ylabel("test accuracy of the file (%)")
-    left.set_title("Accuracy" + (", mean ± standard deviation"
-                                 if any(spreads) else ""))
+    left.set_title(
+        "Accuracy" + (", mean ± standard deviation" if any(spreads) else "")
+    )
     sizes = [
         np.mean([r.file_bytes for r in runs if r.file_bytes] or [0]) / 1e3
         for runs in table.groups.values()

@@ -72,7 +72,8 @@ def layer_costs(model):
                 activation_bits=activation_bits,
                 macs=macs,
                 bops=macs * weight_bits * activation_bits,
-                stored_bytes=0 if id(layer) in seen
+                stored_bytes=0
+                if id(layer) in seen
                 else stored_bytes(layer, weight_bits),
             )
         )

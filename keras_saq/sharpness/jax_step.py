@@ -74,7 +74,8 @@ def _update_metrics(model, values, loss, x, y, y_pred, sample_weight):
                 metric.update_state(loss, sample_weight=batch_size)
         logs = model.compute_metrics(x, y, y_pred, sample_weight)
     return logs, [
-        value if scope.get_current_value(v) is None
+        value
+        if scope.get_current_value(v) is None
         else scope.get_current_value(v)
         for v, value in zip(variables, values)
     ]
