@@ -10,19 +10,19 @@ def residual_network():
     """Every kind of layer that an integer file can hold, on 8x8 images."""
     inputs = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(12, 3, padding="same", use_bias=False)(inputs)
-    x = shortcut = layers.ReLU()(layers.BatchNormalization()(x))
+    x = shortcut = layers.ReLU()(layers.BatchNormalization(momentum=0.8)(x))
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
-    x = layers.ReLU(6)(layers.BatchNormalization()(x))
+    x = layers.ReLU(6)(layers.BatchNormalization(momentum=0.8)(x))
     x = layers.Conv2D(12, 1)(x)
-    x = layers.BatchNormalization()(x)
+    x = layers.BatchNormalization(momentum=0.8)(x)
     x = layers.ReLU()(layers.Add()([x, shortcut]))
     y = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
     z = layers.Conv2D(8, 1)(x)
     x = layers.MaxPooling2D()(layers.Concatenate()([y, z]))
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.8)(x))
     x = layers.ZeroPadding2D()(x)
     x = layers.Conv2D(16, 3, strides=2)(x)
-    x = layers.AveragePooling2D()(x)
+    x = layers.AveragePooling2D(2)(x)
     x = layers.Dropout(0.1, seed=3)(layers.Flatten()(x))
     x = layers.Dense(16, activation="relu")(x)
     return keras.Model(inputs, layers.Dense(10, name="logits")(x))
@@ -33,10 +33,10 @@ def preactivation_network():
     inputs = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(8, 3, padding="same")(inputs)
     for _ in range(2):
-        y = layers.ReLU()(layers.BatchNormalization()(x))
+        y = layers.ReLU()(layers.BatchNormalization(momentum=0.8)(x))
         y = layers.Conv2D(8, 3, padding="same", use_bias=False)(y)
         x = layers.Add()([x, y])
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.8)(x))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(10)(x))
 
@@ -46,7 +46,7 @@ def sequential_network():
         [
             keras.Input((8, 8, 1)),
             layers.Conv2D(8, 3, padding="same"),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(momentum=0.8),
             layers.Activation("relu"),
             layers.MaxPooling2D(),
             layers.Conv2D(8, 1, activation="relu"),
@@ -60,7 +60,7 @@ def nested_network():
     """A backbone used as a layer."""
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(8, 3)(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.8)(x))
     backbone = keras.Model(inputs, layers.Conv2D(8, 1)(x), name="backbone")
     return keras.Sequential(
         [

@@ -26,7 +26,6 @@ class PerturbationScope:
 
     def __init__(self, perturbations):
         self._perturbations = perturbations
-        self.num_reads = dict.fromkeys(perturbations, 0)
 
     def __enter__(self):
         self._previous = getattr(_state, "scope", None)
@@ -40,7 +39,6 @@ class PerturbationScope:
         eps = self._perturbations.get(id(variable))
         if eps is None:
             return quantized
-        self.num_reads[id(variable)] += 1
         return quantized + ops.cast(eps, quantized.dtype)
 
 

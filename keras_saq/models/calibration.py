@@ -1,7 +1,5 @@
 """Scales from data, before the first training step."""
 
-import itertools
-
 import keras
 import numpy as np
 from keras import ops
@@ -76,9 +74,15 @@ def calibrate_from_fit_data(model, x):
         if first is None:
             return x
         calibrate(model, [first])
-        return itertools.chain([first], x)
+        return _put_back(first, x)
     calibrate(model, x)
     return x
+
+
+def _put_back(first, rest):
+    # A generator: Keras takes no other iterator.
+    yield first
+    yield from rest
 
 
 def _first_samples(model, data):

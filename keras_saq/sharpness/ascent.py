@@ -66,18 +66,3 @@ def perturbation(gradients, rho):
         None if g is None else ops.cast(g, "float32") * factor
         for g in gradients
     ]
-
-
-def check_reads(first, second, variables):
-    """Raises where the two passes did not read the same quantized weights."""
-    for variable in variables:
-        reads = (first.num_reads[id(variable)], second.num_reads[id(variable)])
-        if reads[0] != reads[1]:
-            raise RuntimeError(
-                f"The quantized weight '{variable.path}' was read {reads[0]} "
-                f"time(s) in the first pass of the SAQ step and {reads[1]} "
-                "time(s) in the second, so the second pass would not see its "
-                "perturbation. A layer's `call` probably runs inside a "
-                "function of its own that is traced once, such as one "
-                "decorated with `tf.function`: remove the decorator."
-            )

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import keras
 
 from keras_saq.layers import PerturbationScope
-from keras_saq.sharpness.ascent import check_reads
 from keras_saq.sharpness.ascent import perturbation
 
 
@@ -18,12 +17,9 @@ def train_step(model, participants, rho, state, data):
     trainable, non_trainable, optimizer_variables, metrics = state
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     quantized = participants.quantized
-    scopes = []
 
     def loss_fn(trainable, eps):
-        scope = PerturbationScope({id(v): e for v, e in zip(quantized, eps)})
-        scopes.append(scope)
-        with scope:
+        with PerturbationScope({id(v): e for v, e in zip(quantized, eps)}):
             return model.compute_loss_and_updates(
                 trainable,
                 non_trainable,
@@ -53,7 +49,6 @@ def train_step(model, participants, rho, state, data):
     gradients, _ = jax.grad(loss_fn, has_aux=True)(
         perturbed, eps[: len(quantized)]
     )
-    check_reads(*scopes, quantized)
 
     trainable, optimizer_variables = model.optimizer.stateless_apply(
         optimizer_variables, gradients, trainable

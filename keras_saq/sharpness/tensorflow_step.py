@@ -4,7 +4,6 @@ import keras
 import tensorflow as tf
 
 from keras_saq.layers import PerturbationScope
-from keras_saq.sharpness.ascent import check_reads
 from keras_saq.sharpness.ascent import perturbation
 
 
@@ -22,10 +21,9 @@ def train_step(model, participants, rho, data):
     # Copies: the first pass assigns to these.
     state = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
     zeros = [tf.zeros(v.shape, "float32") for v in quantized]
-    first = PerturbationScope(_by_id(quantized, zeros))
     with tf.GradientTape() as tape:
         tape.watch(zeros)
-        with first:
+        with PerturbationScope(_by_id(quantized, zeros)):
             y_pred, loss = _forward(model, x, y, sample_weight)
         _track_loss(model, loss, x)
         scaled_loss = model.optimizer.scale_loss(loss)
@@ -37,6 +35,7 @@ def train_step(model, participants, rho, data):
 
     second = PerturbationScope(_by_id(quantized, quantized_eps, zeros))
     with tf.GradientTape() as tape:
+        tape.watch([e for e in quantized_eps if e is not None])
         # Every variable is mapped: Keras reads regularised ones from here.
         for variable in variables:
             value = tf.convert_to_tensor(variable.value)
@@ -46,8 +45,10 @@ def train_step(model, participants, rho, data):
         with keras.StatelessScope(state, collect_losses=True), second:
             _, loss = _forward(model, x, y, sample_weight)
             scaled_loss = model.optimizer.scale_loss(loss)
-    gradients = tape.gradient(scaled_loss, [v.value for v in variables])
-    check_reads(first, second, quantized)
+    gradients, eps_gradients = tape.gradient(
+        scaled_loss, ([v.value for v in variables], quantized_eps)
+    )
+    _check_second_pass(quantized, quantized_eps, eps_gradients)
     model.optimizer.apply_gradients(zip(gradients, variables))
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
@@ -62,6 +63,19 @@ def _forward(model, x, y, sample_weight):
         training=True,
     )
     return y_pred, loss
+
+
+def _check_second_pass(quantized, eps, gradients):
+    """Raises if a perturbation did not reach the loss; when traced."""
+    for variable, e, gradient in zip(quantized, eps, gradients):
+        if e is not None and gradient is None:
+            raise RuntimeError(
+                f"The perturbation of the weight '{variable.path}' did not "
+                "reach the second pass of the SAQ step: a function inside "
+                "the layer's `call` was traced in the first pass and run "
+                "again from a cache, with the weights of then. Remove its "
+                "`tf.function` decorator."
+            )
 
 
 def _track_loss(model, loss, x):
