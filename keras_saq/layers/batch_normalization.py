@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from keras_saq.layers import kinds
+from keras_saq.quantizers import is_calibrating
 
 # A batch norm that follows no convolution is stored as a 1x1 depthwise
 # convolution with these codes.
@@ -57,10 +58,12 @@ def call_on_bias_grid(layer, inputs, training=None, mask=None):
     step, source_bias = grid
     x = ops.cast(inputs, "float32")
     if training and layer.trainable:
-        axes = [i for i in range(len(x.shape)) if i != _axis(layer, x)]
-        mean, variance = ops.moments(x, axes, synchronized=layer.synchronized)
+        mean, variance = _batch_statistics(layer, x)
         _update(layer.moving_mean, mean, layer.momentum)
         _update(layer.moving_variance, variance, layer.momentum)
+    elif is_calibrating() and _is_untrained(layer):
+        # What training will see; 0 and 1 are nobody's statistics.
+        mean, variance = _batch_statistics(layer, x)
     else:
         mean = layer.moving_mean.value
         variance = layer.moving_variance.value
@@ -75,6 +78,19 @@ def call_on_bias_grid(layer, inputs, training=None, mask=None):
     shape[_axis(layer, x)] = -1
     outputs = x * ops.reshape(slope, shape) + ops.reshape(offset, shape)
     return ops.cast(outputs, layer.compute_dtype)
+
+
+def _batch_statistics(layer, x):
+    axes = [i for i in range(len(x.shape)) if i != _axis(layer, x)]
+    return ops.moments(x, axes, synchronized=layer.synchronized)
+
+
+def _is_untrained(layer):
+    """Whether the moving statistics are still the initial ones."""
+    mean, variance = layer.moving_mean, layer.moving_variance
+    return not ops.convert_to_numpy(mean).any() and bool(
+        (ops.convert_to_numpy(variance) == 1).all()
+    )
 
 
 def _rounding(slope, offset, step, source_bias):

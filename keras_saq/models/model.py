@@ -6,6 +6,7 @@ import keras
 
 from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import require_calibrated
+from keras_saq.models.recovery import recovery
 
 # Filled by `keras_saq.export`: formats beyond those of `keras.Model.export`.
 EXPORTERS = {}
@@ -30,7 +31,8 @@ class Trainable:
     def fit(self, x=None, *args, **kwargs):
         """`keras.Model.fit`; scales come from the first batch if missing."""
         x = calibrate_from_fit_data(self, x)
-        return super().fit(x, *args, **kwargs)
+        with recovery(self):
+            return super().fit(x, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         """`keras.Model.evaluate`."""
