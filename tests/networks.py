@@ -112,9 +112,7 @@ def fit(model, epochs=3, optimizer=None):
 
 
 def numpy_variables(model):
-    return [
-        np.copy(keras.ops.convert_to_numpy(v)) for v in model.variables
-    ]
+    return [np.copy(keras.ops.convert_to_numpy(v)) for v in model.variables]
 
 
 def assert_same_variables(a, b):

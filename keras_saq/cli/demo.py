@@ -41,7 +41,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--rho",
         type=float,
-        default=0.1,
+        default=0.2,
         help="radius of SAQ's perturbation (default: %(default)s)",
     )
     parser.add_argument(

@@ -154,6 +154,7 @@ class _Lowering:
             num_bits=storage_bits(layer, quantizer.num_bits),
             weight_scale=scale,
             bias=bias,
+            offset=bias,
             bias_in_steps=bias / (np.float32(source.scale) * scale),
             slope=np.ones_like(scale),
             activation="linear" if activation == "other" else activation,
@@ -168,6 +169,7 @@ class _Lowering:
             bias_in_steps(slope, offset, source.step, source.bias)
         )
         source.slope = slope
+        source.offset = offset + slope * source.bias
         return source
 
     def _relu(self, site, layer, source):

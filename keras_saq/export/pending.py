@@ -33,6 +33,7 @@ class Pending:
     bias: float32 per channel, of the weighted layer itself.
     bias_in_steps: float32 per channel, batch norm included, not rounded.
     slope: float32 per channel, of a folded batch norm.
+    offset: float32 per channel, the output where the accumulator is zero.
     activation: fused into the kernel.
     options: kernel parameters.
     """
@@ -48,6 +49,7 @@ class Pending:
     bias: np.ndarray | float = 0.0
     bias_in_steps: np.ndarray | None = None
     slope: np.ndarray | None = None
+    offset: np.ndarray | float = 0.0
     activation: str = "linear"
     options: dict = dataclasses.field(default_factory=dict)
 
@@ -87,11 +89,7 @@ class Pending:
         )
         codes = self.codes * self._along_channels(np.where(constant, 0, sign))
         if constant.any():
-            value = (
-                self.slope.astype(np.float64)
-                * self.step
-                * self.bias_in_steps.astype(np.float64)
-            )
+            value = np.broadcast_to(self.offset, scale.shape).astype(float)
             magnitude = np.maximum(np.abs(value), output_scale)
             stored = magnitude / _CONSTANT_BIAS / input_scale
             scale = np.where(constant, stored, scale).astype(np.float32)

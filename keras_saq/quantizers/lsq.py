@@ -126,7 +126,10 @@ class LSQ(keras.layers.Layer):
     @property
     def calibrated(self):
         """Whether the scale has been taken from data."""
-        return self.built and int(ops.convert_to_numpy(self.state)) != _UNCALIBRATED
+        return (
+            self.built
+            and int(ops.convert_to_numpy(self.state)) != _UNCALIBRATED
+        )
 
     def initialize(self, x):
         """Takes the scale, and the sign where it is open, from an array."""

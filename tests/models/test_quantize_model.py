@@ -156,7 +156,9 @@ def test_calibration_from_the_first_batch_of_fit():
     for data in ("array", "dataset", "generator"):
         q = keras_saq.quantize_model(networks.sequential_network(), "w4a8")
         networks.compile_model(q)
-        with pytest.raises(ValueError, match="cannot predict(.|\n)*calibration="):
+        with pytest.raises(
+            ValueError, match="cannot predict(.|\n)*calibration="
+        ):
             q.predict(x, verbose=0)
         with pytest.raises(ValueError, match="cannot evaluate"):
             q.evaluate(x, y, verbose=0)

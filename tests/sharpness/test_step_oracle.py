@@ -15,7 +15,23 @@ layers = keras.layers
 LEARNING_RATE = 0.1
 
 
+margins = []
+
+
+def margin(v, qmin, qmax):
+    """Notes how far `v` keeps from rounding ties and from the range's ends.
+
+    Closer than the last bits of float32 the two implementations may differ by
+    a whole step; the test takes data that stays away.
+    """
+    v = v[v != 0]  # behind a ReLU; no rounding makes anything else of it
+    ties = np.abs(v - np.floor(v) - 0.5)
+    ends = np.minimum(np.abs(v - qmin), np.abs(v - qmax))
+    margins.append(min(ties.min(), ends.min()))
+
+
 def quantize(x, scale, qmin, qmax):
+    margin(x / scale, qmin, qmax)
     codes = np.rint(np.clip(x / scale, qmin, qmax))
     return (codes * scale).astype("float32")
 
@@ -47,9 +63,13 @@ class Oracle:
         c["we1"], c["we2"] = c["wq1"] + eps["w1"], c["wq2"] + eps["w2"]
         g1 = scale["in"] * np.exp(p["log_w1"])
         g2 = scale["mid"] * np.exp(p["log_w2"])
+        margin(p["b1"] / g1, -1e9, 1e9)
+        margin(p["b2"] / g2, -1e9, 1e9)
         b1 = g1 * np.rint(p["b1"] / g1)
         b2 = g2 * np.rint(p["b2"] / g2)
-        c["h"] = np.maximum(c["xq"] @ c["we1"] + b1, 0)
+        before_relu = c["xq"] @ c["we1"] + b1
+        margins.append(np.abs(before_relu).min())
+        c["h"] = np.maximum(before_relu, 0)
         c["hq"] = quantize(c["h"], scale["mid"], *RANGE["mid"])
         c["z"] = c["hq"] @ c["we2"] + b2
         c["y"] = quantize(c["z"], scale["out"], *RANGE["out"])
@@ -93,19 +113,22 @@ class Oracle:
             self.p[name] = self.p[name] - LEARNING_RATE * d[name]
 
 
-def build():
+def build(seed):
     """The network, its parameters by the oracle's names, and data."""
     inputs = keras.Input((6,))
     x = layers.Dense(5, activation="relu")(inputs)
     model = keras.Model(inputs, layers.Dense(3)(x))
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     for variable in model.variables:
         variable.assign(0.5 * rng.normal(size=variable.shape))
-    x = rng.normal(size=(32, 6)).astype("float32")
-    target = rng.normal(size=(32, 3)).astype("float32")
+    x = rng.normal(size=(16, 6)).astype("float32")
+    target = rng.normal(size=(16, 3)).astype("float32")
     policy = keras_saq.QuantizePolicy.preset("w4a4", first_last_bits=None)
     q = keras_saq.quantize_model(model, policy, calibration=x)
     first, second = q.layers[1:]
+    for quantizer in (*first.quantizers, *second.quantizers):
+        # Not where an extreme value is exactly the last code.
+        quantizer.log_scale.assign(quantizer.log_scale - 0.0517)
     variables = {
         "w1": first.kernel,
         "b1": first.bias,
@@ -122,26 +145,42 @@ def build():
     return q, variables, x, target
 
 
+def run_oracle(variables, x, target, rho):
+    """Parameters before and after two steps, and the smallest margin."""
+    oracle = Oracle(
+        {
+            k: np.copy(keras.ops.convert_to_numpy(v))
+            for k, v in variables.items()
+        }
+    )
+    before = dict(oracle.p)
+    margins.clear()
+    for _ in range(2):
+        oracle.step(x, target, rho)
+    return before, oracle.p, min(margins)
+
+
 @pytest.mark.parametrize("rho", [0.0, 0.05, 0.5])
 def test_update_equals_the_oracle(rho):
-    q, variables, x, target = build()
+    for seed in range(100):
+        q, variables, x, target = build(seed)
+        before, after, smallest = run_oracle(variables, x, target, rho)
+        if smallest > 2e-4:
+            break
+    assert smallest > 2e-4
     assert {id(v) for v in variables.values()} == {
         id(v) for v in q.trainable_variables
     }
-    oracle = Oracle({k: np.copy(v.numpy()) for k, v in variables.items()})
-    before = dict(oracle.p)
     model = keras_saq.SAQModel(q, rho=rho)
-    model.compile(
-        keras.optimizers.SGD(LEARNING_RATE), "mse", jit_compile=False
-    )
+    model.compile(keras.optimizers.SGD(LEARNING_RATE), "mse", jit_compile=False)
     for _ in range(2):
-        model.fit(x, target, batch_size=32, shuffle=False, verbose=0)
-        oracle.step(x, target, rho)
+        model.fit(x, target, batch_size=16, shuffle=False, verbose=0)
     for name, variable in variables.items():
         np.testing.assert_allclose(
-            variable.numpy(), oracle.p[name], atol=1e-5, err_msg=name
+            variable.numpy(), after[name], atol=1e-5, err_msg=name
         )
-        assert np.abs(oracle.p[name] - before[name]).max() > 1e-5, name
+    moved = [np.abs(after[name] - before[name]).max() for name in after]
+    assert min(moved) > 1e-6
 
 
 def test_the_perturbation_has_length_rho_and_raises_the_loss():
