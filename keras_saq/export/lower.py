@@ -5,7 +5,6 @@ Walks the model's graph once. Layers that one kernel computes are collected
 an integer kernel is refused by name, or becomes a declared float island.
 """
 
-import keras
 import numpy as np
 from keras import layers
 from keras import ops
@@ -14,19 +13,18 @@ from keras_saq.export.pending import Pending
 from keras_saq.export.program import Op
 from keras_saq.export.program import Program
 from keras_saq.export.program import Tensor
+from keras_saq.export.refusals import ISLANDS
+from keras_saq.export.refusals import check_inputs
+from keras_saq.export.refusals import refuse_unsupported
 from keras_saq.layers import Quantized
 from keras_saq.layers import kinds
 from keras_saq.layers.batch_normalization import LONE_CODE
 from keras_saq.layers.batch_normalization import bias_in_steps
+from keras_saq.layers.batch_normalization import slope_and_offset
+from keras_saq.layers.storage import is_packable
+from keras_saq.layers.storage import storage_bits
 from keras_saq.models.graph import Graph
-from keras_saq.search.cost import is_packable
-from keras_saq.search.cost import storage_bits
 
-_ISLANDS = {
-    keras.activations.softmax: "softmax",
-    keras.activations.sigmoid: "sigmoid",
-    keras.activations.tanh: "tanh",
-}
 _INT8_MIN, _INT8_MAX = -128, 127
 
 
@@ -52,13 +50,7 @@ class _Lowering:
         self._values = {}
         self._islands = []
         self._names = set()
-        refused = [row for site in graph.sites if (row := _refusal(site))]
-        if refused:
-            raise ValueError(
-                "These layers have no integer kernel in a LiteRT file:\n"
-                + "\n".join(refused)
-                + "\nReplace them, or leave them out of the exported model."
-            )
+        refuse_unsupported(graph)
         inputs = []
         for value in graph.inputs:
             self._values[value] = self._tensor(value.name, value.shape[1:])
@@ -93,7 +85,7 @@ class _Lowering:
             ]
         if isinstance(layer, layers.Concatenate):
             return self._concatenate(site, inputs)
-        _check_inputs(site, inputs)
+        check_inputs(site, inputs)
         result = self._apply(site, layer, inputs)
         if isinstance(layer, Quantized) and layer.logits_quantizer is not None:
             logits = self._finish(result, layer.logits_quantizer, site.path)
@@ -162,7 +154,10 @@ class _Lowering:
         )
 
     def _batch_norm(self, site, layer, source):
-        slope, offset = _affine(layer)
+        moving = layer.moving_mean.value, layer.moving_variance.value
+        slope, offset = map(
+            ops.convert_to_numpy, slope_and_offset(layer, *moving)
+        )
         if isinstance(source, Tensor):
             source = self._identity(source, site)
         source.bias_in_steps = ops.convert_to_numpy(
@@ -243,7 +238,7 @@ class _Lowering:
         return self._emit("concatenate", parts, output, site.path, options)
 
     def _island(self, site, activation, source):
-        kind = _ISLANDS[activation]
+        kind = ISLANDS[activation]
         self._islands.append((site.path, f"{kind} is computed in float"))
         output = self._tensor(site.path, site.outputs[0].shape[1:])
         source = self._dequantized(source)
@@ -376,18 +371,6 @@ def _stages(quantizer, clips_below):
     return scale, stages
 
 
-def _affine(layer):
-    """Slope and offset of a batch norm in inference, float32 per channel."""
-    mean, variance = layer.moving_mean.value, layer.moving_variance.value
-    slope = ops.rsqrt(variance + layer.epsilon)
-    if layer.scale:
-        slope = slope * layer.gamma.value
-    offset = -mean * slope
-    if layer.center:
-        offset = offset + layer.beta.value
-    return ops.convert_to_numpy(slope), ops.convert_to_numpy(offset)
-
-
 def _window_options(strides, padding):
     return {
         "strides": tuple(strides),
@@ -395,66 +378,3 @@ def _window_options(strides, padding):
         "dilation": (1, 1),
         "depth_multiplier": 1,
     }
-
-
-def _check_inputs(site, inputs):
-    """Raises where a float tensor would meet an integer kernel."""
-    layer = site.operation
-    moves_only = kinds.is_transparent(layer) and not isinstance(
-        layer,
-        (layers.GlobalMaxPooling2D, layers.MaxPooling2D, layers.ZeroPadding2D),
-    )
-    is_island = getattr(layer, "activation", None) in _ISLANDS
-    for tensor in inputs:
-        if isinstance(tensor, Tensor) and tensor.is_float:
-            if not (moves_only or is_island):
-                raise ValueError(
-                    f"The input of '{site.path}' has no integer scale, "
-                    "because no quantized layer makes it. Quantize the model "
-                    "with the scheme 'litert' (the presets do), which gives "
-                    "every tensor between integer kernels a scale."
-                )
-
-
-def _refusal(site):
-    """A line that says why a site cannot be lowered, or `None`."""
-    layer = site.operation
-    reason = _why_not(layer, site)
-    if reason is None:
-        return None
-    name = getattr(layer, "_float_class", type(layer)).__name__
-    return f"  {site.path} ({name}): {reason}"
-
-
-def _why_not(layer, site):
-    if getattr(layer, "data_format", None) == "channels_first":
-        return "its data format is channels_first; LiteRT is channels_last"
-    if kinds.is_weighted(layer):
-        if not isinstance(layer, Quantized):
-            return "it is not quantized"
-        if kinds.activation_of(layer) == "linear":
-            return None
-        activation = layer.__dict__.get("_float_activation")
-        if activation is not None and activation not in _ISLANDS:
-            return "no integer or float kernel is known for its activation"
-    elif kinds.is_batch_norm(layer):
-        if layer.renorm:
-            return "renorm=True cannot be folded"
-        rank = len(site.inputs[0].shape)
-        if layer.axis % rank != rank - 1:
-            return f"axis={layer.axis} is not the channel axis"
-    elif kinds.is_add(layer):
-        if len(site.inputs) != 2:
-            return "the kernel adds two tensors; chain Adds of two"
-    elif isinstance(layer, layers.AveragePooling2D):
-        if layer.padding != "valid":
-            return "padding='same' averages fewer elements at the border"
-    elif not (
-        kinds.is_relu(layer)
-        or kinds.is_merge(layer)
-        or kinds.is_average(layer)
-        or kinds.is_transparent(layer)
-        or getattr(layer, "activation", None) in _ISLANDS
-    ):
-        return "no integer kernel is known for it"
-    return None

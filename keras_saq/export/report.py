@@ -51,10 +51,11 @@ class ExportReport:
 
     def __str__(self):
         counts = ", ".join(f"{n} {k}" for k, n in self.operators.items())
+        floats = ", ".join(self.float_operators) or "nothing"
         lines = [
             f"{self.path}: {self.file_bytes:,} bytes",
             f"operators: {counts}",
-            f"computed in float: {', '.join(self.float_operators) or 'nothing'}",
+            f"computed in float: {floats}",
         ]
         lines += [f"  {path}: {reason}" for path, reason in self.islands]
         lines.append(

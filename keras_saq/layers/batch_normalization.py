@@ -67,17 +67,23 @@ def call_on_bias_grid(layer, inputs, training=None, mask=None):
     else:
         mean = layer.moving_mean.value
         variance = layer.moving_variance.value
+    slope, offset = slope_and_offset(layer, mean, variance)
+    offset = offset + _rounding(slope, offset, step, source_bias)
+    shape = [1] * len(x.shape)
+    shape[_axis(layer, x)] = -1
+    outputs = x * ops.reshape(slope, shape) + ops.reshape(offset, shape)
+    return ops.cast(outputs, layer.compute_dtype)
+
+
+def slope_and_offset(layer, mean, variance):
+    """The batch norm as `slope * x + offset`, per channel."""
     slope = ops.rsqrt(variance + layer.epsilon)
     if layer.scale:
         slope = slope * layer.gamma.value
     offset = -mean * slope
     if layer.center:
         offset = offset + layer.beta.value
-    offset = offset + _rounding(slope, offset, step, source_bias)
-    shape = [1] * len(x.shape)
-    shape[_axis(layer, x)] = -1
-    outputs = x * ops.reshape(slope, shape) + ops.reshape(offset, shape)
-    return ops.cast(outputs, layer.compute_dtype)
+    return slope, offset
 
 
 def _batch_statistics(layer, x):

@@ -294,27 +294,28 @@ def _is_known(layer):
 
 def _next_to_inputs(graph):
     """Ids of weighted layers that no weighted layer comes before."""
-    behind, found = set(), set()
-    for site in graph.sites:
-        after = any(v in behind for v in site.inputs)
-        if kinds.is_weighted(site.operation):
-            if not after:
-                found.add(id(site.operation))
-            after = True
-        if after:
-            behind.update(site.outputs)
-    return found
+    return _first_weighted(
+        (site.operation, site.inputs, site.outputs) for site in graph.sites
+    )
 
 
 def _next_to_outputs(graph):
     """Ids of weighted layers that no weighted layer comes after."""
-    ahead, found = set(), set()
-    for site in reversed(graph.sites):
-        before = any(v in ahead for v in site.outputs)
-        if kinds.is_weighted(site.operation):
-            if not before:
-                found.add(id(site.operation))
-            before = True
-        if before:
-            ahead.update(site.inputs)
+    return _first_weighted(
+        (site.operation, site.outputs, site.inputs)
+        for site in reversed(graph.sites)
+    )
+
+
+def _first_weighted(steps):
+    """Walks `(layer, values from, values to)`; the first weighted per path."""
+    behind, found = set(), set()
+    for layer, before, after in steps:
+        reached = any(value in behind for value in before)
+        if kinds.is_weighted(layer):
+            if not reached:
+                found.add(id(layer))
+            reached = True
+        if reached:
+            behind.update(after)
     return found

@@ -57,10 +57,10 @@ class LSQ(keras.layers.Layer):
     >>> import numpy as np
     >>> from keras_saq.quantizers import LSQ
     >>> quantizer = LSQ(num_bits=4, initial_scale="minmax")
-    >>> x = np.linspace(-1, 1, 5, dtype="float32")
+    >>> x = np.float32([-1.0, -0.4, 0.1, 1.0])
     >>> quantizer.initialize(x)
     >>> [round(float(v), 4) for v in quantizer(x)]
-    [-1.0, -0.5714, 0.0, 0.5714, 1.0]
+    [-1.0, -0.4286, 0.1429, 1.0]
     """
 
     def __init__(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import keras_saq
+from keras_saq.layers.storage import storage_bits
 from keras_saq.search import layer_costs
-from keras_saq.search.cost import storage_bits
 from tests import networks
 from tests.networks import images
 
