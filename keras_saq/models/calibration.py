@@ -48,10 +48,10 @@ def calibrate(model, data):
 
     Args:
         model: a quantized model.
-        data: inputs of the model: an array (or list or dict of arrays), or a
-            `tf.data.Dataset`, `keras.utils.PyDataset` or other iterable of
-            batches `x`, `(x, y)` or `(x, y, sample_weight)`. At most the
-            first 512 samples are used.
+        data: inputs of the model: an array, or for several inputs a list or
+            dict of arrays; or an iterable of batches `x`, `(x, y)` or
+            `(x, y, sample_weight)`, such as a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. At most the first 512 samples are used.
     """
     if not uncalibrated_layers(model):
         return
@@ -86,7 +86,7 @@ def _put_back(first, rest):
 
 
 def _first_samples(model, data):
-    if _is_array_structure(data):
+    if _is_array_structure(model, data):
         samples = tree.map_structure(lambda a: a[:MAX_SAMPLES], data)
     else:
         batches, count = [], 0
@@ -138,12 +138,17 @@ def _check_shapes(model, arrays):
         )
 
 
-def _is_array_structure(data):
-    if hasattr(data, "shape"):
-        return True
+def _is_array_structure(model, data):
+    """Whether data is the model's inputs themselves, and no batches."""
     if isinstance(data, dict):
-        return all(_is_array_structure(v) for v in data.values())
-    return False
+        return all(hasattr(v, "shape") for v in data.values())
+    if isinstance(data, (list, tuple)):
+        # One input: a list of arrays is a list of batches.
+        num_inputs = len(tree.flatten(model.inputs))
+        return num_inputs == len(data) > 1 and all(
+            hasattr(v, "shape") for v in data
+        )
+    return hasattr(data, "shape")
 
 
 def _batches(data):

@@ -143,8 +143,7 @@ def test_two_inputs_and_two_outputs(tmp_path):
     model = keras.Model([a, b], [layers.Dense(3)(x), layers.Dense(2)(x)])
     rng = np.random.default_rng(0)
     data = [rng.normal(size=(20, 6)).astype("float32") for _ in range(2)]
-    batches = [(tuple(data), None)]
-    q = keras_saq.quantize_model(model, "w4a8", calibration=batches)
+    q = keras_saq.quantize_model(model, "w4a8", calibration=data)
     path = tmp_path / "m.tflite"
     q.export(path, format="litert")
     parity = keras_saq.verify_litert(path, q, data)
