@@ -5,8 +5,8 @@ once: convolutions and dense kernels accumulate integers exactly and compute
 
     clip(rint(float32(acc) * ((s_in * s_w) / s_out))) + zero point
 
-in float32, averages likewise with s_in / (s_out * N), and ADD works with
-20-bit integer multipliers and rounds half up. A float32 forward pass of the
+in float32, averages add the zero points before they round (`_mean`), and ADD
+works with 20-bit integer multipliers and rounds half up. A float32 forward pass of the
 Keras model is not such a reference: one rounding tie changes a code, and the
 change spreads with depth.
 """
@@ -128,15 +128,24 @@ def _add(op, a, b):
 
 
 def _mean(op, x):
+    """XNNPACK's mean: float32, with both zero points inside the rounding.
+
+    Found by comparing candidates with the kernel on sums that lie within a
+    few float32 ulps of a rounding tie, which is where they differ.
+    """
     (source,) = op.inputs
-    total = _centred(source, x).sum(
+    total = x.astype(np.int64).sum(
         axis=(1, 2), keepdims=op.options["keep_dims"]
     )
     count = np.float32(source.shape[0] * source.shape[1])
-    multiplier = np.float32(source.scale) / (
-        np.float32(op.output.scale) * count
+    ratio = np.float32(source.scale) / np.float32(op.output.scale)
+    scale = ratio * (np.float32(1.0) / count)
+    bias = (
+        np.float32(op.output.zero_point)
+        - (count * np.float32(source.zero_point)) * scale
     )
-    return _rescale(op, total, multiplier)
+    codes = np.rint(total.astype(np.float32) * scale + bias)
+    return np.clip(codes, _INT8_MIN, _INT8_MAX).astype(np.int8)
 
 
 def _max_pool(op, x):

@@ -141,6 +141,54 @@ def test_mean(size, keep_dims):
     check(Op("mean", [a], b, options=options), [codes((size, size, 16))])
 
 
+def near_tie_scales(divisor, seed):
+    """Input and output scale whose ratio is 1 / divisor but for some ulps.
+
+    Codes are then ties but for the last bits, where two formulas that agree
+    on random data differ.
+    """
+    rng = np.random.default_rng(seed)
+    output_scale = F(0.25 * (1 + 0.3 * rng.random()))
+    wobble = 1 + (rng.random() - 0.5) * 6e-7
+    return F(float(output_scale) / divisor * wobble), output_scale
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+def test_mean_near_ties(size, seed):
+    rng = np.random.default_rng(seed)
+    count = size * size
+    divisor = int(rng.choice([2, 6, 30, 58, 116]))
+    scale, output_scale = near_tie_scales(divisor / count, seed)
+    points = rng.integers(-128, 128, 2)
+    a = Tensor("a", (size, size, 64), scale, int(points[0]))
+    b = Tensor("b", (64,), output_scale, int(points[1]))
+    op = Op("mean", [a], b, options={"keep_dims": False})
+    check(op, [codes((size, size, 64), seed)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["fc2", "fc4", "fc8", "conv", "depthwise"])
+def test_weighted_kernels_near_ties(kind, seed):
+    rng = np.random.default_rng(seed)
+    divisor = int(rng.choice([2, 6, 30, 58, 116]))
+    scale, output_scale = near_tie_scales(divisor, seed)
+    a = Tensor("a", (6, 6, 8), F(1.0), int(rng.integers(-128, 128)))
+    point = int(rng.integers(-128, 128))
+    if kind == "depthwise":
+        kernel, channels = weights((1, 3, 3, 8), 3, 8, seed), 8
+    elif kind == "conv":
+        kernel, channels = weights((16, 3, 3, 8), 0, 8, seed), 16
+    else:
+        kernel, channels = weights((16, 8), 0, int(kind[2:]), seed), 16
+    kernel.scale = np.full(channels, scale, F)
+    kernel.bias = kernel.bias % 100
+    b = Tensor("b", (6, 6, channels), output_scale, point)
+    kind = "fully_connected" if kind.startswith("fc") else kind
+    op = Op(kind, [a], b, kernel, options={**WINDOW, "depth_multiplier": 1})
+    check(op, [codes((6, 6, 8), seed)])
+
+
 def test_moves():
     a = Tensor("a", (8, 8, 4), F(0.02), -7)
     x = codes((8, 8, 4))
@@ -156,6 +204,15 @@ def test_moves():
     joined = Tensor("b", (8, 8, 8), F(0.02), -7)
     op = Op("concatenate", [a, c], joined, options={"axis": 3})
     check(op, [x, codes((8, 8, 4), 1)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_quantize_near_ties(seed):
+    _, scale = near_tie_scales(1, seed)
+    halves = np.arange(-300, 300, dtype=F) / 2 * scale
+    x = np.stack([halves, np.nextafter(halves, F(9e9)), halves * F(1 - 1e-7)])
+    integer = Tensor("b", (600,), scale, 3)
+    check(Op("quantize", [Tensor("a", (600,))], integer), [x])
 
 
 def test_quantize_and_dequantize():
