@@ -73,6 +73,7 @@ def run(args):
         )
     )
     print(table)
+    print(f"\nThe integer files ran on: {', '.join(table.resolvers)}.")
     results = {
         "seeds": args.seeds,
         "epochs": args.epochs,
@@ -84,7 +85,7 @@ def run(args):
     if not args.no_plot:
         plots.plot_runs(table, output / "results.png")
     names = sorted(p.name for p in output.iterdir() if p.is_file())
-    print(f"\nIn {output}{os.sep}: {', '.join(names)}")
+    print(f"In {output}{os.sep}: {', '.join(names)}")
 
 
 def _make_folder(path):

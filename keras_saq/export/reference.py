@@ -6,9 +6,9 @@ once: convolutions and dense kernels accumulate integers exactly and compute
     clip(rint(float32(acc) * ((s_in * s_w) / s_out))) + zero point
 
 in float32, averages add the zero points before they round (`_mean`), and ADD
-works with 20-bit integer multipliers and rounds half up. A float32 forward pass of the
-Keras model is not such a reference: one rounding tie changes a code, and the
-change spreads with depth.
+works with 20-bit integer multipliers and rounds half up. A float32 forward
+pass of the Keras model is not such a reference: one rounding tie changes a
+code, and the change spreads with depth.
 """
 
 import numpy as np

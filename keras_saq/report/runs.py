@@ -68,6 +68,11 @@ class RunTable:
         """The runs as plain dicts, for JSON."""
         return [dataclasses.asdict(run) for run in self.runs]
 
+    @property
+    def resolvers(self):
+        """The kernels that ran the files."""
+        return sorted({run.resolver for run in self.runs if run.resolver})
+
     def rows(self):
         """Text cells, one row per variant."""
         return [
