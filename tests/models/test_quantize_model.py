@@ -197,24 +197,15 @@ def test_save_load_and_one_more_step(name, tmp_path):
     np.testing.assert_array_equal(
         model.predict(x, verbose=0), loaded.predict(x, verbose=0)
     )
-    skip_seeds(assert_same_variables, model, loaded)
+    for a, b in zip(model._flatten_layers(), loaded._flatten_layers()):
+        if isinstance(a, layers.Dropout):
+            # The one thing that Keras does not save: the dropout's place in
+            # its sequence of masks.
+            b.seed_generator.state.assign(a.seed_generator.state.numpy())
+    assert_same_variables(model, loaded)
     for m in (model, loaded):
         m.fit(x, y, batch_size=32, shuffle=False, verbose=0)
-    skip_seeds(assert_same_variables, model, loaded)
-
-
-def skip_seeds(function, a, b):
-    """Compares models without the state of Dropout's seed generators.
-
-    Keras does not save that state, so dropout itself is switched off.
-    """
-    for model in (a, b):
-        for layer in model._flatten_layers():
-            if isinstance(layer, layers.Dropout):
-                layer.rate = 0.0
-                for variable in layer.variables:
-                    variable.assign(np.zeros(variable.shape, "uint32"))
-    function(a, b)
+    assert_same_variables(model, loaded)
 
 
 def test_slice_clone_and_deepcopy_keep_quantizers(tmp_path):
