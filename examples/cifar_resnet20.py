@@ -37,38 +37,50 @@ STD = {
 }
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum(
-    "dataset", "cifar100", ["cifar10", "cifar100"], "TFDS data set."
-)
-flags.DEFINE_string(
-    "checkpoint",
-    None,
-    "Float model: a .keras file, or an .npz with PyTorch parameter names and "
-    "OIHW kernels. Without one the network starts from random weights.",
-)
-flags.DEFINE_string("bits", "w4a4", "Preset or .json policy; 'float' for none.")
-flags.DEFINE_enum("method", "saq", ["qat", "saq"], "Train step.")
-flags.DEFINE_enum(
-    "scheme",
-    "paper",
-    ["paper", "litert"],
-    "Where activations are quantized: as in the paper's tables, or everywhere "
-    "an integer file needs it.",
-)
-flags.DEFINE_float("rho", 0.1, "Radius of SAQ's perturbation.", lower_bound=0)
-flags.DEFINE_integer("epochs", 200, "Training epochs.", lower_bound=0)
-flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.01, "Initial learning rate.")
-flags.DEFINE_float("weight_decay", 1e-4, "L2 weight decay.", lower_bound=0)
-flags.DEFINE_integer(
-    "steps_per_epoch", None, "Train on fewer batches per epoch.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "eval_samples", None, "Test on fewer images.", lower_bound=1
-)
-flags.DEFINE_integer("seed", 1, "Seed of initial weights and data order.")
-flags.DEFINE_string("export", None, "Write the trained model to this .tflite.")
-flags.DEFINE_string("results", None, "Append a line of JSON to this file.")
+
+
+def define_flags():
+    flags.DEFINE_enum(
+        "dataset", "cifar100", ["cifar10", "cifar100"], "TFDS data set."
+    )
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "Float model: a .keras file, or an .npz with PyTorch parameter names "
+        "and OIHW kernels. Without one the network starts from random weights.",
+    )
+    flags.DEFINE_string(
+        "bits", "w4a4", "Preset or .json policy; 'float' for none."
+    )
+    flags.DEFINE_enum("method", "saq", ["qat", "saq"], "Train step.")
+    flags.DEFINE_enum(
+        "scheme",
+        "paper",
+        ["paper", "litert"],
+        "Where activations are quantized: as in the paper's tables, or "
+        "everywhere an integer file needs it.",
+    )
+    flags.DEFINE_float(
+        "rho", 0.1, "Radius of SAQ's perturbation.", lower_bound=0
+    )
+    flags.DEFINE_integer("epochs", 200, "Training epochs.", lower_bound=0)
+    flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", 0.01, "Initial learning rate.")
+    flags.DEFINE_float("weight_decay", 1e-4, "L2 weight decay.", lower_bound=0)
+    flags.DEFINE_integer(
+        "steps_per_epoch",
+        None,
+        "Train on fewer batches per epoch.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "eval_samples", None, "Test on fewer images.", lower_bound=1
+    )
+    flags.DEFINE_integer("seed", 1, "Seed of initial weights and data order.")
+    flags.DEFINE_string(
+        "export", None, "Write the trained model to this .tflite."
+    )
+    flags.DEFINE_string("results", None, "Append a line of JSON to this file.")
 
 
 def preact_resnet20(num_classes):
@@ -287,4 +299,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

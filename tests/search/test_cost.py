@@ -23,12 +23,7 @@ def resnet20(num_classes=100):
         pytest.skip("the examples are not part of the installed package")
     spec = importlib.util.spec_from_file_location("resnet20_for_cost", path)
     module = importlib.util.module_from_spec(spec)
-    from absl import flags
-
-    known = set(flags.FLAGS)
     spec.loader.exec_module(module)
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
     return module.preact_resnet20(num_classes)
 
 
