@@ -60,7 +60,7 @@ def run(args):
     """Runs the demo and prints where everything went."""
     output = pathlib.Path(args.output)
     _make_folder(output)
-    # Imported here: `keras-saq --help` needs neither Keras nor TensorFlow.
+    # Imported here: a bad folder is told before the trainings are loaded.
     from keras_saq.cli import demo_training
     from keras_saq.report import plots
     from keras_saq.report.runs import RunTable
