@@ -96,9 +96,6 @@ KINDS = {
     "tanh": "TANH",
 }
 
-# Kernels that only change between float and integers, not what is computed.
-CONVERSIONS = ("quantize", "dequantize")
-
 
 @dataclasses.dataclass(eq=False)
 class Program:

@@ -62,15 +62,13 @@ def train_step(model, participants, rho, state, data):
 
 def _update_metrics(model, values, loss, x, y, y_pred, sample_weight):
     variables = model.metrics_variables
-    with keras.StatelessScope(zip(variables, values)) as scope:
+    with keras.StatelessScope(list(zip(variables, values))) as scope:
         for metric in model.metrics:
             if metric.name == "loss":
                 batch_size = jax.tree.leaves(x)[0].shape[0]
                 metric.update_state(loss, sample_weight=batch_size)
         logs = model.compute_metrics(x, y, y_pred, sample_weight)
+    current = [scope.get_current_value(v) for v in variables]
     return logs, [
-        value
-        if scope.get_current_value(v) is None
-        else scope.get_current_value(v)
-        for v, value in zip(variables, values)
+        old if new is None else new for old, new in zip(values, current)
     ]
