@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import operator
 
 import keras
 from keras import ops
@@ -88,15 +89,25 @@ class Quantized:
         """The quantizer of one weight, e.g. of `"kernel"`."""
         return self.quantize_config.weights[name]
 
+    def quantized_weights(self):
+        """List of `(name, latent variable, quantizer)`, one per weight.
+
+        A name can lead into a part of the layer: `"cell.kernel"` of an LSTM.
+        """
+        return [
+            (name, operator.attrgetter(name)(self), quantizer)
+            for name, quantizer in self.quantize_config.weights.items()
+        ]
+
     def initialize_weight_scales(self):
         """Takes the scale of each weight from the weight itself."""
-        for name, quantizer in self.quantize_config.weights.items():
-            quantizer.initialize(getattr(self, name))
+        for _, variable, quantizer in self.quantized_weights():
+            quantizer.initialize(variable)
 
     def _build_quantizers(self):
-        for name, quantizer in self.quantize_config.weights.items():
+        for _, variable, quantizer in self.quantized_weights():
             if not quantizer.built:
-                quantizer.build(getattr(self, name).shape)
+                quantizer.build(variable.shape)
         # A tensor's quantizer has one scale, whatever the tensor's shape.
         for quantizer in self.quantizers:
             if not quantizer.built:
@@ -142,8 +153,7 @@ class Quantized:
 
     def _overlaid_values(self):
         values = []
-        for name, quantizer in self.quantize_config.weights.items():
-            variable = getattr(self, name)
+        for _, variable, quantizer in self.quantized_weights():
             quantized = quantizer(read_uncast(variable))
             values.append((variable, perturbed(variable, quantized)))
         if self.quantize_config.bias_grid and kinds.is_weighted(self):

@@ -200,8 +200,8 @@ def _warn_of_dead_kernels(layers):
     rows = []
     for layer in layers:
         if isinstance(layer, Quantized):
-            for name, quantizer in layer.quantize_config.weights.items():
-                weight = ops.convert_to_numpy(getattr(layer, name))
+            for name, variable, quantizer in layer.quantized_weights():
+                weight = ops.convert_to_numpy(variable)
                 # A ternary grid keeps about half of a bell curve at zero.
                 allowed = 1 / 3 if quantizer.num_bits > 2 else 2 / 3
                 share = (quantizer.codes(weight) == 0).mean()

@@ -33,9 +33,9 @@ class Participants:
         self.quantized = []
         weight_scales = set()
         for layer in quantized_layers(model):
-            for name, quantizer in layer.quantize_config.weights.items():
-                self.quantized.append(getattr(layer, name))
-                weight_scales.add(id(quantizer.log_scale))
+            for _, variable, quantizer in layer.quantized_weights():
+                self.quantized.append(variable)
+                weight_scales.update(map(id, quantizer.trainable_variables))
         excluded = weight_scales | {id(v) for v in self.quantized}
         self.direct = [
             v for v in model.trainable_variables if id(v) not in excluded
