@@ -3,6 +3,8 @@
 import keras
 from keras.src.backend.common.variables import AutocastScope
 
+from keras_saq.layers.perturbation import note_read
+
 
 class Overlay(keras.StatelessScope):
     """Lets chosen variables read as given tensors.
@@ -30,6 +32,8 @@ class Overlay(keras.StatelessScope):
 
     def get_current_value(self, variable):
         value = self._overlaid.get(id(variable))
+        if value is not None:
+            note_read(variable)
         if value is None and self.original_scope is not None:
             value = self.original_scope.get_current_value(variable)
         return value

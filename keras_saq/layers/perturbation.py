@@ -6,6 +6,7 @@ each time it has quantized one. Nothing is stored in the model, so nothing can
 be left behind: when the scope ends, however it ends, the weights are clean.
 """
 
+import collections
 import threading
 
 from keras import ops
@@ -22,10 +23,17 @@ class PerturbationScope:
     Args:
         perturbations: dict from the `id` of a weight's variable to a tensor
             of the variable's shape.
+
+    Attributes:
+        quantized: dict from the `id` of a weight's variable to its quantized
+            value, unperturbed, of all weights that were quantized inside.
+        reads: counts, per `id` of a variable, how often its value was read.
     """
 
-    def __init__(self, perturbations):
-        self._perturbations = perturbations
+    def __init__(self, perturbations=None):
+        self._perturbations = perturbations or {}
+        self.quantized = {}
+        self.reads = collections.Counter()
 
     def __enter__(self):
         self._previous = getattr(_state, "scope", None)
@@ -36,6 +44,7 @@ class PerturbationScope:
         _state.scope = self._previous
 
     def add_to(self, variable, quantized):
+        self.quantized[id(variable)] = quantized
         eps = self._perturbations.get(id(variable))
         if eps is None:
             return quantized
@@ -46,3 +55,10 @@ def perturbed(variable, quantized):
     """`quantized`, plus the perturbation that the current scope holds."""
     scope = getattr(_state, "scope", None)
     return quantized if scope is None else scope.add_to(variable, quantized)
+
+
+def note_read(variable):
+    """Tells the current scope that the value of a variable was read."""
+    scope = getattr(_state, "scope", None)
+    if scope is not None:
+        scope.reads[id(variable)] += 1

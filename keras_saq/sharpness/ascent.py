@@ -1,68 +1,109 @@
-"""What SAQ perturbs, and by how much: the first half of its step.
+"""How far a perturbation moves, and where to: the ascent of SAM.
 
-Source: SAQ, Sharpness-aware Quantization (arXiv 2111.12273) and its released
-code (ziplab/SAQ, `utils/qsam.py`). Case 3 of the paper minimises
+For gradients g of the participants, one joint norm, radius rho:
 
-    L(Q(w) + eps(Q(w))),   eps = rho * G / (||G||_2 + 1e-12)
+    SAM    eps = rho * g / (||g|| + 1e-12)             (arXiv 2010.01412, eq. 2)
+    ASAM   eps = rho * T^2 g / (||T g|| + 1e-12)       (arXiv 2102.11600, eq. 3)
+           T = |p| + 0.01 for weights, 1 for everything else
+    QASAM  eps = rho * S g / (||T g|| + 1e-12)         (ziplab/SAQ, qasam.py)
+           T = |p| + 0.01, S = p^2 for quantized weights, activation scales
+           and gamma; T = S = 1 for biases and beta
 
-where G holds, in one joint norm, the gradients with respect to the quantized
-weights Q(w), and to what the released defaults perturb beside them: biases,
-the gamma and beta of batch normalization, and the scales of activations (not
-those of weights).
+QASAM's S is p^2, not T^2: that is what was released. p is the value that is
+perturbed (in case 3 the quantized weight). Scales are trained as logarithms,
+where a step is relative already: T = S = 1 there. To first order this is
+T = S^(1/2) = |p| for the scale itself.
 """
 
 from keras import ops
 
-from keras_saq.models import quantized_layers
-
-_NORM_EPSILON = 1e-12
-
-
-class Participants:
-    """The variables of a model that a perturbation moves.
-
-    Attributes:
-        quantized: latent variables of quantized weights; their perturbation
-            is added after quantization.
-        direct: trainable variables that are perturbed themselves. Of a model
-            without quantized layers these are all of them, which is SAM
-            (Foret et al., arXiv 2010.01412).
-    """
-
-    def __init__(self, model):
-        self.quantized = []
-        weight_scales = set()
-        for layer in quantized_layers(model):
-            for _, variable, quantizer in layer.quantized_weights():
-                self.quantized.append(variable)
-                weight_scales.update(map(id, quantizer.trainable_variables))
-        excluded = weight_scales | {id(v) for v in self.quantized}
-        self.direct = [
-            v for v in model.trainable_variables if id(v) not in excluded
-        ]
-        # A frozen layer's weights are not perturbed.
-        trainable = {id(v) for v in model.trainable_variables}
-        self.quantized = [v for v in self.quantized if id(v) in trainable]
+NORM_EPSILON = 1e-12
+ETA = 0.01
+ADAPTIVE = (False, "asam", "qasam")
 
 
-def perturbation(gradients, rho):
-    """`rho * g / ||g||` with the norm over all of `gradients`.
+def check_adaptive(adaptive):
+    """Returns `adaptive`, or raises if it is none of `ADAPTIVE`."""
+    if adaptive is None or adaptive is False:
+        return False
+    if adaptive not in ADAPTIVE or adaptive is True:
+        raise ValueError(
+            "`adaptive` must be False, 'asam' or 'qasam'. "
+            f"Received: adaptive={adaptive!r}"
+        )
+    return adaptive
+
+
+def perturbation(gradients, rho, factors=None):
+    """`rho * S g / ||T g||` with the norm over all of `gradients`.
+
+    Where the norm is not finite, because the batch or the loss is not, the
+    perturbation is zero. A zero gradient has a zero perturbation.
 
     Args:
         gradients: list of tensors; `None` where there is no gradient.
-        rho: radius of the perturbation.
+        rho: radius of the perturbation, a number or scalar tensor.
+        factors: list of pairs `(T, S)` of tensors or numbers, one for each
+            gradient; `None` for 1 everywhere, and in place of a pair for 1.
 
     Returns:
-        List of tensors of the same shapes, `None` where the gradient was.
+        List of float32 tensors of the same shapes, `None` where the gradient
+        was.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_saq.sharpness.ascent import perturbation
+    >>> (eps,) = perturbation([np.float32([3.0, 4.0])], rho=0.5)
+    >>> [round(float(e), 4) for e in eps]
+    [0.3, 0.4]
     """
+    factors = factors or [None] * len(gradients)
+    gradients = [
+        None if g is None else ops.cast(g, "float32") for g in gradients
+    ]
     squares = [
-        ops.sum(ops.square(ops.cast(g, "float32")))
-        for g in gradients
+        ops.sum(ops.square(g if f is None else f[0] * g))
+        for g, f in zip(gradients, factors)
         if g is not None
     ]
+    if not squares:
+        return [None] * len(gradients)
     norm = ops.sqrt(sum(squares))
-    factor = rho / (norm + _NORM_EPSILON)
-    return [
-        None if g is None else ops.cast(g, "float32") * factor
-        for g in gradients
-    ]
+    finite = ops.isfinite(norm)
+    factor = rho / (ops.where(finite, norm, 1.0) + NORM_EPSILON)
+    eps = []
+    for g, f in zip(gradients, factors):
+        if g is None:
+            eps.append(None)
+            continue
+        # Not `g * 0`, which is NaN where g is not finite.
+        g = ops.where(finite, g, ops.zeros_like(g))
+        eps.append((g if f is None else f[1] * g) * factor)
+    return eps
+
+
+def factors(participants, values, adaptive):
+    """`(T, S)` of each participant; `None` where both are 1.
+
+    Args:
+        participants: list of `Participant`.
+        values: list of what is perturbed, one tensor for each.
+        adaptive: one of `ADAPTIVE`.
+
+    Returns:
+        List, or `None` without adaptive scaling.
+    """
+    if not adaptive:
+        return None
+    return [_factors(p, v, adaptive) for p, v in zip(participants, values)]
+
+
+def _factors(participant, value, adaptive):
+    if participant.is_offset or participant.is_logarithm:
+        return None
+    if adaptive == "asam" and participant.kind != "weights":
+        return None
+    value = ops.stop_gradient(ops.cast(value, "float32"))
+    t = ops.abs(value) + ETA
+    return t, ops.square(t if adaptive == "asam" else value)

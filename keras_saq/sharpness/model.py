@@ -1,29 +1,71 @@
 """`SAQModel`: a Keras model whose train step is SAQ's."""
 
 import keras
-import numpy as np
 
 from keras_saq.models import Trainable
-from keras_saq.sharpness.ascent import Participants
+from keras_saq.sharpness import ascent
+from keras_saq.sharpness import cases
+from keras_saq.sharpness import optimizers
+from keras_saq.sharpness import participants
+from keras_saq.sharpness import rho as rho_module
+from keras_saq.sharpness import strategies
+from keras_saq.sharpness.distillation import Distillation
+from keras_saq.sharpness.training_state import TrainingState
+from keras_saq.sharpness.training_state import training_attached
+from keras_saq.sharpness.wrapper import Wrapper
+
+BATCH_NORM = ("first", "both", "neither")
 
 
 @keras.saving.register_keras_serializable("keras_saq")
-class SAQModel(Trainable, keras.Model):
+class SAQModel(Wrapper, Trainable, keras.Model):
     """Trains a quantized model for a flat loss (SAQ, arXiv 2111.12273).
 
     Each step computes the gradient at the quantized weights, moves by `rho`
     along it, to where the loss is higher, and updates the weights with the
-    gradient found there (case 3 of the paper; see
-    `keras_saq.sharpness.ascent` for the equations). The weights themselves
-    are never perturbed: the perturbation lives in a scope of the step.
-    Evaluation, prediction and export use the clean quantized weights. A model
-    without quantized layers is trained with SAM (arXiv 2010.01412).
+    gradient found there (case 3 of the paper):
+
+        min_w L(Q(w) + eps),   eps = rho * g / ||g||_2,   g = dL/dQ(w)
+
+    The weights themselves are never perturbed: the perturbation lives in a
+    scope of the step. Evaluation, prediction and export use the clean
+    quantized weights. A model without quantized layers is trained with SAM
+    (arXiv 2010.01412). The reported loss and metrics are those of the first
+    pass; dropout masks are the same in both; what the second pass does to
+    seeds, statistics, metrics and added losses is dropped.
+
+    A step whose gradient has a NaN or an infinity updates nothing, neither
+    weights nor statistics, and shows in the reported loss. Under a
+    distribution strategy with several replicas the optimizer then sees a zero
+    gradient instead.
 
     Args:
         model: the model to train, usually from `keras_saq.quantize_model`.
             It is wrapped, not copied: it holds the weights.
-        rho: radius of the perturbation, in units of the weights. 0 is plain
-            quantization-aware training.
+        rho: radius of the perturbation, in units of the weights; a number or
+            a `keras.optimizers.schedules.LearningRateSchedule` over the
+            optimizer's updates. 0 is plain quantization-aware training.
+        case: 1, 2 or 3, see `keras_saq.sharpness.cases`.
+        adaptive: `False`, `"asam"` or `"qasam"`, see
+            `keras_saq.sharpness.ascent`.
+        perturb: what takes part in the perturbation and in its norm: some of
+            `"weights"`, `"biases"`, `"normalization"`, `"weight_scales"` and
+            `"activation_scales"`. The default is that of SAQ's released code,
+            all but `"weight_scales"`.
+        batch_norm: whose batch statistics go into the moving ones: those of
+            the `"first"` pass, of `"both"` (as in SAQ's released code) or of
+            `"neither"`.
+        strategy: how often and on what the second pass is computed: a name,
+            such as `"full"` or `"looksam"`, or an object of
+            `keras_saq.sharpness.strategies`.
+        sync_perturbation: whether the replicas of a distribution strategy
+            share one perturbation. `None`: what the backend does by itself.
+            On TensorFlow that is `False`, each replica has its own, as in the
+            papers; on JAX `True`, always.
+        scale_learning_rate: learning rate of the quantizers' scales, in units
+            of the optimizer's.
+        decay_scales: whether the optimizer's weight decay acts on scales.
+        distillation: a `keras_saq.Distillation`, or `None`.
 
     Example:
 
@@ -36,68 +78,134 @@ class SAQModel(Trainable, keras.Model):
     >>> history = saq.fit(np.ones((8, 16)), np.ones((8, 3)), verbose=0)
     """
 
-    def __init__(self, model, rho=0.05, **kwargs):
+    def __init__(
+        self,
+        model,
+        rho=0.05,
+        case=3,
+        adaptive=False,
+        perturb=participants.DEFAULT,
+        batch_norm="first",
+        strategy="full",
+        sync_perturbation=None,
+        scale_learning_rate=1.0,
+        decay_scales=False,
+        distillation=None,
+        **kwargs,
+    ):
         if not isinstance(model, keras.Model):
             raise ValueError(
                 "`model` must be a `keras.Model`. "
                 f"Received: {model!r} of type {type(model).__name__}"
             )
-        if not isinstance(rho, (int, float)) or not 0 <= rho < np.inf:
-            raise ValueError(
-                "`rho` must be a finite number that is not negative. "
-                f"Received: rho={rho!r}"
-            )
+        _check_options(batch_norm, sync_perturbation, scale_learning_rate)
+        rho = rho_module.check_rho(rho)
         kwargs.setdefault("name", model.name)
         super().__init__(**kwargs)
         self.model = model
-        self.rho = float(rho)
+        self.rho = rho
+        self.case = cases.get(case)
+        self.adaptive = ascent.check_adaptive(adaptive)
+        self.perturb = participants.check_kinds(perturb)
+        self.batch_norm = batch_norm
+        self.strategy = strategies.get(strategy)
+        self.sync_perturbation = sync_perturbation
+        self.scale_learning_rate = float(scale_learning_rate)
+        self.decay_scales = bool(decay_scales)
+        self.training_state = TrainingState(name="training_state")
+        self.training_state.attach(self)
+        self.distillation = distillation
         self.built = model.built
 
     def call(self, inputs, training=None):
         return self.model(inputs, training=training)
 
-    def train_step(self, *args):
-        """SAQ's step; the arguments are those of the Keras backend."""
-        participants = Participants(self)
-        if not (participants.quantized or participants.direct):
+    @property
+    def distillation(self):
+        """The `keras_saq.Distillation` of this model, or `None`."""
+        return self.__dict__.get("_distillation")
+
+    @distillation.setter
+    def distillation(self, value):
+        if value is not None and not isinstance(value, Distillation):
             raise ValueError(
-                f"The model '{self.name}' has no trainable weights. Set "
-                "`layer.trainable = True` for the layers to be trained, and "
-                "compile the model again."
+                "`distillation` must be a `keras_saq.Distillation`, such as "
+                "`keras_saq.Distillation(float_model)`. "
+                f"Received: {value!r} of type {type(value).__name__}"
             )
-        return _backend_step()(self, participants, self.rho, *args)
+        # Not an attribute that Keras tracks: the teacher is no part of this.
+        self.__dict__["_distillation"] = value
 
-    # What belongs to the model inside.
+    def compile(self, *args, **kwargs):
+        """`keras.Model.compile`; see `scale_learning_rate`, `decay_scales`."""
+        super().compile(*args, **kwargs)
+        if not self.decay_scales:
+            optimizers.exclude_scales_from_weight_decay(self.optimizer, self)
+        optimizers.scale_learning_rate(
+            self.optimizer, self, self.scale_learning_rate
+        )
+        if self.built:
+            self._build_strategy()
 
-    @property
-    def inputs(self):
-        """Symbolic inputs of the model inside."""
-        return self.model.inputs
+    def _build_strategy(self):
+        self.strategy.build(self.training_state, self.trainable_variables)
 
-    @property
-    def outputs(self):
-        """Symbolic outputs of the model inside."""
-        return self.model.outputs
+    def make_train_function(self, force=False):
+        """Called by Keras before the first step, with everything built."""
+        self._build_strategy()
+        return super().make_train_function(force=force)
 
-    def get_layer(self, name=None, index=None):
-        """A layer of the model inside."""
-        return self.model.get_layer(name=name, index=index)
+    def train_step(self, *args):
+        """The step of `strategy`; the arguments are the Keras backend's."""
+        return _backend_step()(self, *args)
 
-    def summary(self, *args, **kwargs):
-        """Prints the summary of the model inside."""
-        self.model.summary(*args, **kwargs)
+    def teach(self, x):
+        """The teacher's predictions, or `None` without distillation."""
+        return self.distillation and self.distillation.targets(x)
+
+    def training_loss(self, batch, y_pred):
+        """The loss of a pass: `compute_loss`, with distillation if any."""
+        loss = self.compute_loss(
+            x=batch.x,
+            y=batch.y,
+            y_pred=y_pred,
+            sample_weight=batch.sample_weight,
+            training=True,
+        )
+        if batch.teacher is None:
+            return loss
+        return self.distillation(
+            loss, y_pred, batch.teacher, batch.sample_weight
+        )
 
     def save_weights(self, filepath, **kwargs):
-        """Saves the weights of the model inside, as that model would."""
-        self.model.save_weights(filepath, **kwargs)
+        """Saves the weights of the model inside, as that model would.
+
+        Of a compiled model, the optimizer and the state of training are
+        saved with them, so that `keras.callbacks.BackupAndRestore` continues.
+        """
+        with training_attached(self):
+            self.model.save_weights(filepath, **kwargs)
 
     def load_weights(self, filepath, **kwargs):
-        """Loads weights into the model inside."""
-        self.model.load_weights(filepath, **kwargs)
+        """Loads weights into the model inside; see `save_weights`."""
+        with training_attached(self, filepath):
+            self.model.load_weights(filepath, **kwargs)
 
     def get_config(self):
-        model = keras.saving.serialize_keras_object(self.model)
-        return {"model": model, "rho": self.rho, "name": self.name}
+        return {
+            "model": keras.saving.serialize_keras_object(self.model),
+            "rho": rho_module.serialize(self.rho),
+            "case": self.case.number,
+            "adaptive": self.adaptive,
+            "perturb": list(self.perturb),
+            "batch_norm": self.batch_norm,
+            "strategy": keras.saving.serialize_keras_object(self.strategy),
+            "sync_perturbation": self.sync_perturbation,
+            "scale_learning_rate": self.scale_learning_rate,
+            "decay_scales": self.decay_scales,
+            "name": self.name,
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -108,16 +216,38 @@ class SAQModel(Trainable, keras.Model):
         return cls(model, **config)
 
 
+def _check_options(batch_norm, sync_perturbation, scale_learning_rate):
+    if batch_norm not in BATCH_NORM:
+        raise ValueError(
+            f"`batch_norm` must be one of {list(BATCH_NORM)}. "
+            f"Received: batch_norm={batch_norm!r}"
+        )
+    if sync_perturbation not in (None, True, False):
+        raise ValueError(
+            "`sync_perturbation` must be None, True or False. "
+            f"Received: sync_perturbation={sync_perturbation!r}"
+        )
+    if not 0 <= scale_learning_rate < float("inf"):
+        raise ValueError(
+            "`scale_learning_rate` must be a finite number that is not "
+            "negative: the learning rate of scales in units of the "
+            "optimizer's. "
+            f"Received: scale_learning_rate={scale_learning_rate!r}"
+        )
+
+
 def _backend_step():
     backend = keras.backend.backend()
     if backend == "tensorflow":
         from keras_saq.sharpness import tensorflow_step as step
     elif backend == "jax":
         from keras_saq.sharpness import jax_step as step
+    elif backend == "torch":
+        from keras_saq.sharpness import torch_step as step
     else:
         raise ValueError(
-            "`SAQModel` trains on the TensorFlow and JAX backends of Keras. "
-            f"Received: backend='{backend}'. Set the environment variable "
-            "KERAS_BACKEND to 'tensorflow' or 'jax'."
+            "`SAQModel` trains on the TensorFlow, JAX and torch backends of "
+            f"Keras. Received: backend='{backend}'. Set the environment "
+            "variable KERAS_BACKEND to 'tensorflow', 'jax' or 'torch'."
         )
     return step.train_step

@@ -1,0 +1,71 @@
+"""How much of SAQ's second pass is computed, and how often.
+
+| strategy | cost in plain steps | source |
+| --- | --- | --- |
+| `"full"` | 2 | SAM, SAQ |
+| `"periodic"` | 1 + 1/k | reconstruction, see `Periodic` |
+| `"looksam"` | 1 + 1/k | LookSAM, arXiv 2203.02714 |
+| `"esam"` | 4/3 + gamma | ESAM, arXiv 2110.03141 |
+| `"half_batch"` | 1 + fraction | reconstruction, see `HalfBatch` |
+| `"momentum"` | 1 | MSAM, arXiv 2401.12033 |
+
+The efficient strategy that the SAQ paper mentions was not available; these
+are the published ones for SAM, and two obvious ones.
+"""
+
+from keras_saq.sharpness.strategies.base import Full
+from keras_saq.sharpness.strategies.base import Strategy
+from keras_saq.sharpness.strategies.esam import ESAM
+from keras_saq.sharpness.strategies.half_batch import HalfBatch
+from keras_saq.sharpness.strategies.looksam import LookSAM
+from keras_saq.sharpness.strategies.momentum import Momentum
+from keras_saq.sharpness.strategies.periodic import Periodic
+
+STRATEGIES = {
+    "full": Full,
+    "periodic": Periodic,
+    "looksam": LookSAM,
+    "esam": ESAM,
+    "half_batch": HalfBatch,
+    "momentum": Momentum,
+}
+
+__all__ = [
+    "ESAM",
+    "Full",
+    "HalfBatch",
+    "LookSAM",
+    "Momentum",
+    "Periodic",
+    "STRATEGIES",
+    "Strategy",
+    "get",
+]
+
+
+def get(identifier):
+    """A strategy from its name, its configuration, or itself.
+
+    Args:
+        identifier: a `Strategy`, a key of `STRATEGIES`, or a serialized
+            strategy.
+
+    Example:
+
+    >>> from keras_saq.sharpness import strategies
+    >>> strategies.get("periodic").k
+    5
+    """
+    if isinstance(identifier, Strategy):
+        return identifier
+    if isinstance(identifier, dict):
+        import keras
+
+        return keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, str) and identifier in STRATEGIES:
+        return STRATEGIES[identifier]()
+    raise ValueError(
+        f"`strategy` must be one of {sorted(STRATEGIES)} or a "
+        "`keras_saq.sharpness.strategies.Strategy`. "
+        f"Received: strategy={identifier!r}"
+    )

@@ -1,0 +1,99 @@
+"""The interface of a strategy, and the full one: two passes every step."""
+
+import fractions
+
+import keras
+
+
+class Strategy:
+    """Decides which passes a training step makes.
+
+    To write one, implement `step` with `keras.ops` and register the class
+    with `keras.saving.register_keras_serializable`. Shapes must not depend on
+    values and branches on values must be `keras.ops.cond`, so that the step
+    is compiled once.
+    """
+
+    @property
+    def cost(self):
+        """Expected cost of a step in plain steps (forward and backward)."""
+        raise NotImplementedError
+
+    def build(self, training_state, variables):
+        """Makes the variables that the strategy keeps between steps.
+
+        Args:
+            training_state: the layer that holds them.
+            variables: the trainable variables of the model.
+        """
+
+    def step(self, step):
+        """Makes a training step.
+
+        Args:
+            step: a `keras_saq.sharpness.step.Step`.
+
+        Returns:
+            `step.outcome(...)`.
+        """
+        raise NotImplementedError
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """A strategy from its configuration."""
+        return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(
+            f"{k}={v!r}" for k, v in self.get_config().items()
+        )
+        return f"{type(self).__name__}({arguments})"
+
+
+@keras.saving.register_keras_serializable("keras_saq")
+class Full(Strategy):
+    """Both passes, every step: SAM (arXiv 2010.01412) and SAQ as published.
+
+    Cost: 2.
+    """
+
+    cost = 2.0
+
+    def step(self, step):
+        clean = step.clean()
+        eps = step.perturbation(clean)
+        perturbed = step.perturbed(eps, clean)
+        return step.outcome(
+            perturbed.gradients, clean, clean, step.statistics(perturbed)
+        )
+
+
+def check_period(k):
+    """Returns `k` as an int, or raises if it is not at least 1."""
+    if isinstance(k, bool) or int(k) != k or k < 1:
+        raise ValueError(
+            "`k`, the number of steps between two full ones, must be an "
+            f"integer of at least 1. Received: k={k!r}"
+        )
+    return int(k)
+
+
+def share_of(size, share):
+    """ceil(share * size), for an integer or a scalar integer tensor."""
+    # Integers only: XLA then knows the result when it compiles.
+    share = fractions.Fraction(share).limit_denominator(1000)
+    return -((-size * share.numerator) // share.denominator)
+
+
+def check_share(name, value):
+    """Returns `value` as a float, or raises if it is not in (0, 1]."""
+    if isinstance(value, bool) or not 0 < value <= 1:
+        raise ValueError(
+            f"`{name}` must be above 0 and at most 1. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
