@@ -1,4 +1,4 @@
-"""Fake quantization with a learned scale: the numerics, and nothing else.
+"""Fake quantization: the numerics, and nothing else.
 
 Source: LSQ, Learned Step Size Quantization (Esser et al., ICLR 2020,
 arXiv 1902.08153), equations 1 to 3. With the scale s, v = x / s and the code
@@ -20,52 +20,68 @@ import keras
 from keras import ops
 
 
-def fake_quantize(x, log_scale, qmin, qmax):
-    """Rounds `x` to the grid `s * {qmin, ..., qmax}`, s = exp(log_scale).
+def fake_quantize(x, scale, qmin, qmax):
+    """Rounds `x` to the grid `scale * {qmin, ..., qmax}`.
 
     Args:
         x: float32 tensor.
-        log_scale: float32 tensor that broadcasts against `x` from the last
-            axis: a scalar, or one value per channel.
+        scale: positive float32 tensor that broadcasts against `x`: a scalar,
+            or e.g. one value per channel.
         qmin: smallest code, an integer.
         qmax: largest code, an integer.
 
     Returns:
-        A tensor of the shape of `x`.
+        A tensor of the shape of `x`, with LSQ's gradients for `x` and `scale`.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_saq.quantizers.fake_quant import fake_quantize
-    >>> y = fake_quantize(np.float32([-9.0, 0.4, 0.6]), 0.0, -7, 7)
+    >>> y = fake_quantize(np.float32([-9.0, 0.4, 0.6]), 1.0, -7, 7)
     >>> [float(v) for v in y]
     [-7.0, 0.0, 1.0]
     """
     x = ops.convert_to_tensor(x)
-    log_scale = ops.convert_to_tensor(log_scale, dtype=x.dtype)
+    scale = ops.convert_to_tensor(scale, dtype=x.dtype)
     if keras.backend.backend() == "tensorflow":
         from keras_saq.quantizers import tensorflow_kernels as kernels
 
-        x, log_scale = kernels.read(x), kernels.read(log_scale)
-        if len(log_scale.shape) == 0 and kernels.supports(qmin, qmax):
-            return kernels.fake_quantize_per_tensor(x, log_scale, qmin, qmax)
-    return _with_gradient(qmin, qmax)(x, log_scale)
+        x, scale = kernels.read(x), kernels.read(scale)
+        if len(scale.shape) == 0 and kernels.supports(qmin, qmax):
+            return kernels.fake_quantize_per_tensor(x, scale, qmin, qmax)
+    return _with_gradient(qmin, qmax)(x, scale)
+
+
+def nearest_on_grid(x, scale, qmin, qmax):
+    """The values of `fake_quantize`; its gradient is zero almost everywhere.
+
+    `qmin` and `qmax` can be tensors here.
+    """
+    return ops.round(ops.clip(x / scale, qmin, qmax)) * scale
+
+
+def with_gradient_of(value, surrogate):
+    """The tensor `value`, bit by bit, with the gradients of `surrogate`."""
+    return ops.stop_gradient(value) + (surrogate - ops.stop_gradient(surrogate))
+
+
+def clip_with_gradient(x, low, high):
+    """Clips; at a bound and beyond, the gradient belongs to the bound."""
+    return ops.where(x >= high, high, ops.where(x <= low, low, x))
 
 
 def _with_gradient(qmin, qmax):
     @ops.custom_gradient
-    def function(x, log_scale):
-        scale = ops.exp(log_scale)
-        v = x / scale
+    def function(x, scale):
+        # One beyond the range tells clipped values, and stays finite.
+        v = ops.clip(x / scale, qmin - 1.0, qmax + 1.0)
         codes = ops.round(ops.clip(v, qmin, qmax))
 
         def gradient(*args, upstream=None):
             dy = args[0] if upstream is None else upstream
             inside = ops.logical_and(v >= qmin, v <= qmax)
             dx = ops.where(inside, dy, 0.0)
-            per_element = dy * codes - dx * v
-            ds = _sum_to(per_element, log_scale.shape)
-            return dx, ds * scale
+            return dx, _sum_to(dy * codes - dx * v, scale.shape)
 
         return codes * scale, gradient
 
@@ -74,5 +90,7 @@ def _with_gradient(qmin, qmax):
 
 def _sum_to(x, shape):
     """Sums `x` over the axes along which `shape` was broadcast."""
-    axes = list(range(len(x.shape) - len(shape)))
-    return ops.sum(x, axis=axes) if axes else x
+    leading = list(range(len(x.shape) - len(shape)))
+    x = ops.sum(x, axis=leading) if leading else x
+    ones = [i for i, size in enumerate(shape) if size == 1 != x.shape[i]]
+    return ops.sum(x, axis=ones, keepdims=True) if ones else x

@@ -1,68 +1,149 @@
 """Initial scales from data. Plain NumPy: they run once, before training.
 
 Each rule takes a float array of shape `(groups, elements)`, one row per
-scale, and the code range, and returns one positive float32 scale per row.
+scale, the code range and the distance of two codes, and returns one
+non-negative scale per row.
 """
+
+import difflib
 
 import numpy as np
 
 # A group of zeros has no scale of its own; any positive one represents it.
 _ZERO_GROUP_SCALE = 1e-3
-_MSE_CANDIDATES = 64
-_MSE_MAX_ELEMENTS = 1 << 16
+_NUM_CANDIDATES = {"mse": 64, "dobi": 100}
+_MAX_SEARCHED = 1 << 16
+_PERCENTILE = 99.9
 
 
-def lsq(groups, qmin, qmax):
+def lsq(groups, qmin, qmax, step=1):
     """2 * mean|x| / sqrt(Qp), LSQ (arXiv 1902.08153) section 2.1."""
     return 2.0 * np.abs(groups).mean(axis=1) / np.sqrt(max(qmax, 1))
 
 
-def minmax(groups, qmin, qmax):
-    """The smallest scale that clips nothing."""
-    high = np.maximum(groups.max(axis=1), 0.0) / qmax
+def three_sigma(groups, qmin, qmax, step=1):
+    """max(|mean - 3 sd|, |mean + 3 sd|) / 2^(b-1), LSQ+ (arXiv 2004.09576)."""
+    mean, deviation = groups.mean(axis=1), groups.std(axis=1)
     if qmin == 0:
-        return high
-    return np.maximum(high, np.minimum(groups.min(axis=1), 0.0) / qmin)
+        return np.maximum(mean + 3 * deviation, 0.0) / qmax
+    largest = np.maximum(
+        np.abs(mean - 3 * deviation), np.abs(mean + 3 * deviation)
+    )
+    return 2 * largest / (qmax - qmin + step)
 
 
-def mse(groups, qmin, qmax):
+def minmax(groups, qmin, qmax, step=1):
+    """The smallest scale that clips nothing."""
+    return _covering(groups.min(axis=1), groups.max(axis=1), qmin, qmax)
+
+
+def percentile(groups, qmin, qmax, step=1):
+    """The smallest scale that clips 0.1 % at either end."""
+    low, high = np.percentile(groups, [100 - _PERCENTILE, _PERCENTILE], axis=1)
+    scale = _covering(low, high, qmin, qmax)
+    # All but a few values are zero: those few are what there is to represent.
+    return np.where(scale > 0, scale, minmax(groups, qmin, qmax))
+
+
+def mse(groups, qmin, qmax, step=1):
     """The clipping range with the least squared rounding error.
 
     A line search over fractions of the `minmax` range, the usual choice of
     post-training quantizers; LSQ's own rule assumes a distribution, this one
     only looks at the data.
     """
-    if groups.shape[1] > _MSE_MAX_ELEMENTS:
-        stride = -(-groups.shape[1] // _MSE_MAX_ELEMENTS)
-        largest = minmax(groups, qmin, qmax)
-        # An odd stride does not fall in step with the channel axis.
-        groups = groups[:, :: stride | 1]
-    else:
-        largest = minmax(groups, qmin, qmax)
-    best_scale, best_error = largest, np.full(largest.shape, np.inf)
     lowest = 0.1 if qmax > 7 else 0.05
-    for fraction in np.linspace(1.0, lowest, _MSE_CANDIDATES):
-        scale = np.maximum(largest * fraction, np.finfo(np.float32).tiny)
-        codes = np.rint(np.clip(groups / scale[:, None], qmin, qmax))
-        error = np.square(codes * scale[:, None] - groups).mean(axis=1)
-        better = error < best_error
-        best_scale = np.where(better, scale, best_scale)
-        best_error = np.where(better, error, best_error)
-    return best_scale
+    fractions = np.linspace(1.0, lowest, _NUM_CANDIDATES["mse"])
+    return _least_error(groups, qmin, qmax, step, fractions)
 
 
-RULES = {"mse": mse, "lsq": lsq, "minmax": minmax}
+def dobi(groups, qmin, qmax, step=1):
+    """Distribution-oriented bounds of 2DQuant (arXiv 2406.06649).
+
+    A hundred times, the bounds shrink by 1/200 of the range between them, and
+    those with the least squared error are kept. Bounds around zero shrink
+    from both ends, almost to nothing; one-sided ones from above, to one half.
+    """
+    count = _NUM_CANDIDATES["dobi"]
+    shrunk = np.arange(count) / (2 * count if qmin == 0 else count)
+    return _least_error(groups, qmin, qmax, step, 1.0 - shrunk)
 
 
-def initial_scale(groups, qmin, qmax, rule="mse"):
-    """Applies a rule and makes every scale positive and finite."""
-    groups = np.asarray(groups, dtype=np.float64)
-    if not np.isfinite(groups).all():
+RULES = {
+    "mse": mse,
+    "lsq": lsq,
+    "minmax": minmax,
+    "percentile": percentile,
+    "dobi": dobi,
+    "three_sigma": three_sigma,
+}
+
+
+def check_rule(rule):
+    """Returns the name of a rule, or raises with a suggestion."""
+    if rule in RULES:
+        return rule
+    close = difflib.get_close_matches(str(rule), RULES, 1)
+    raise ValueError(
+        f"`initial_scale` must be one of {sorted(RULES)}. "
+        f"Received: initial_scale={rule!r}."
+        + (f" Did you mean {close[0]!r}?" if close else "")
+    )
+
+
+def check_finite(array):
+    """Raises if data holds NaN or infinite values."""
+    if not np.isfinite(np.asarray(array, dtype=np.float64)).all():
         raise ValueError(
             "The initial scale of a quantizer is taken from data, and the "
             "data must be finite. Received NaN or infinite values. Check the "
             "weights of the model and the calibration data."
         )
-    scale = RULES[rule](groups, qmin, qmax)
+
+
+def initial_scale(groups, qmin, qmax, rule="mse", step=1):
+    """Applies a rule and makes every scale positive and finite.
+
+    Args:
+        groups: array of shape (groups, elements).
+        qmin: smallest code.
+        qmax: largest code.
+        rule: a key of `RULES`.
+        step: distance of neighbouring codes, 1 unless there is no zero.
+
+    Returns:
+        Array of shape (groups,), float32.
+    """
+    groups = np.asarray(groups, dtype=np.float64)
+    check_finite(groups)
+    scale = RULES[rule](groups, qmin, qmax, step)
     scale = np.where(scale > 0, scale, _ZERO_GROUP_SCALE)
     return np.clip(scale, 1e-12, 1e30).astype(np.float32)
+
+
+def _covering(low, high, qmin, qmax):
+    scale = np.maximum(high, 0.0) / qmax
+    if qmin == 0:
+        return scale
+    return np.maximum(scale, np.minimum(low, 0.0) / qmin)
+
+
+def _least_error(groups, qmin, qmax, step, fractions):
+    largest = minmax(groups, qmin, qmax)
+    if groups.shape[1] > _MAX_SEARCHED:
+        stride = -(-groups.shape[1] // _MAX_SEARCHED)
+        # An odd stride does not fall in step with the channel axis.
+        groups = groups[:, :: stride | 1]
+    best_scale, best_error = largest, np.full(largest.shape, np.inf)
+    for fraction in fractions:
+        scale = np.maximum(largest * fraction, np.finfo(np.float32).tiny)
+        codes = np.clip(groups / scale[:, None], qmin, qmax)
+        if step == 1:
+            codes = np.rint(codes)
+        else:
+            codes = np.rint((codes - qmin) / step) * step + qmin
+        error = np.square(codes * scale[:, None] - groups).mean(axis=1)
+        better = error < best_error
+        best_scale = np.where(better, scale, best_scale)
+        best_error = np.where(better, error, best_error)
+    return best_scale

@@ -5,7 +5,7 @@ has kernels that read and write each tensor once, forward and backward; only
 their range gradient is not LSQ's. It follows from what they return: with the
 masked gradient dx and y = s * codes, equation 3 of LSQ says
 
-    dL/d(log s) = s * dL/ds = sum(dy * y - dx * x)
+    s * dL/ds = sum(dy * y - dx * x)
 
 so neither the mask nor the rounding error is ever written to memory.
 """
@@ -24,12 +24,11 @@ def supports(qmin, qmax):
     return num_codes & (num_codes - 1) == 0 and 4 <= num_codes <= 1 << 16
 
 
-def fake_quantize_per_tensor(x, log_scale, qmin, qmax):
+def fake_quantize_per_tensor(x, scale, qmin, qmax):
     num_bits = (qmax - qmin + 1).bit_length() - 1
 
     @tf.custom_gradient
-    def function(x, log_scale):
-        scale = tf.exp(log_scale)
+    def function(x, scale):
         low, high = qmin * scale, qmax * scale
         y = tf.quantization.fake_quant_with_min_max_vars(
             x, low, high, num_bits=num_bits
@@ -39,8 +38,8 @@ def fake_quantize_per_tensor(x, log_scale, qmin, qmax):
             dx, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
                 gradients=dy, inputs=x, min=low, max=high, num_bits=num_bits
             )
-            return dx, tf.reduce_sum(dy * y - dx * x)
+            return dx, tf.reduce_sum(dy * y - dx * x) / scale
 
         return y, gradient
 
-    return function(x, log_scale)
+    return function(x, scale)

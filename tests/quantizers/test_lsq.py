@@ -33,8 +33,9 @@ def test_bits_out_of_range_are_refused(bits):
 def test_other_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="initial_scale.*'best'"):
         LSQ(4, initial_scale="best")
-    with pytest.raises(ValueError, match="last axes"):
-        LSQ(4, channel_axes=(0,))
+    for axes in ((0,), (-1, -1), (1, -1)):
+        with pytest.raises(ValueError, match="counted from the last"):
+            LSQ(4, channel_axes=axes)
 
 
 def test_sign_is_found_in_the_data():

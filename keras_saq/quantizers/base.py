@@ -1,0 +1,227 @@
+"""The interface of every quantizer: a small Keras layer with a grid."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_saq.quantizers.calibration import is_calibrating
+from keras_saq.quantizers.granularity import Granularity
+from keras_saq.quantizers.initial_scale import check_finite
+
+MIN_BITS = 2
+MAX_BITS = 8
+
+# How the variable `state` remembers, in files of weights too, whether the
+# scale was initialised and which sign was found in the data.
+_UNCALIBRATED, _UNSIGNED, _SIGNED = 0, 1, 2
+
+
+def check_bits(num_bits, what="num_bits"):
+    """Returns `num_bits` as an int, or raises if it is not in 2..8."""
+    if isinstance(num_bits, bool) or int(num_bits) != num_bits:
+        raise ValueError(
+            f"`{what}` must be an integer. Received: {what}={num_bits!r}"
+        )
+    if not MIN_BITS <= num_bits <= MAX_BITS:
+        raise ValueError(
+            f"`{what}` must be between {MIN_BITS} and {MAX_BITS}. "
+            f"Received: {what}={num_bits}"
+        )
+    return int(num_bits)
+
+
+class Quantizer(keras.layers.Layer):
+    """What all quantizers have in common.
+
+    A quantizer maps a float tensor to `scale * codes`, where the codes are
+    integers in [`qmin`, `qmax`], and computes in float32 under every dtype
+    policy. Until it is `calibrated` its scale means nothing: call
+    `initialize(x)`, or call the quantizer inside a `calibration_scope`.
+
+    A subclass defines `build_parameters(shape)`,
+    `initialize_parameters(rows)`, the property `scale`, and
+    `fake_quantize(x, training)`. The last one receives the tensor after
+    `granularity.split`, against which `granularity.spread(scale)` broadcasts.
+
+    Args:
+        num_bits: width of the codes, 2 to 8.
+        signed: whether codes can be negative. `None`: decided by the data
+            that the quantizer is calibrated with.
+        narrow_range: leaves out the most negative code, so that the range is
+            symmetric: [-(2^(b-1) - 1), 2^(b-1) - 1]. Signed only.
+        channel_axes: axes of the input that have a scale per index, counted
+            from the last axis, e.g. `(-1,)`; `()` for one scale per tensor.
+        group_size: for kernels of shape (inputs, outputs) with
+            `channel_axes=(-1,)`: how many inputs share a scale. `None`: all.
+
+    Attributes:
+        for_weights: whether it is made for weights.
+        for_activations: whether it is made for activations.
+        export_obstacle: `None` where an integer kernel can compute with
+            `scale` and `codes`, otherwise a sentence that says why not.
+    """
+
+    for_weights = True
+    for_activations = True
+    # What to use instead, for the error about the wrong use.
+    role_hint = None
+    export_obstacle = None
+
+    def __init__(
+        self,
+        num_bits=8,
+        signed=True,
+        narrow_range=False,
+        channel_axes=(),
+        group_size=None,
+        **kwargs,
+    ):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.granularity = Granularity(channel_axes, group_size)
+        self.num_bits = check_bits(num_bits)
+        self.signed = signed if signed is None else bool(signed)
+        self.narrow_range = bool(narrow_range)
+
+    @property
+    def channel_axes(self):
+        """Axes with a scale per index: negative and ascending."""
+        return self.granularity.channel_axes
+
+    @property
+    def group_size(self):
+        """How many inputs of a kernel share a scale; `None` for all."""
+        return self.granularity.group_size
+
+    @property
+    def qmin(self):
+        """Smallest code."""
+        if self.signed is False:
+            return 0
+        return -(2 ** (self.num_bits - 1)) + int(self.narrow_range)
+
+    @property
+    def qmax(self):
+        """Largest code."""
+        if self.signed is False:
+            return 2**self.num_bits - 1
+        return 2 ** (self.num_bits - 1) - 1
+
+    @property
+    def code_bits(self):
+        """Width of the integer that holds a code: `num_bits` or one more."""
+        return self.num_bits
+
+    @property
+    def scale(self):
+        """The positive scale: a scalar, or one value per channel or block.
+
+        It has the shape of the `channel_axes`, in ascending order, or with a
+        `group_size` the shape (inputs / group_size, outputs). `scale_for`
+        gives it in a shape that broadcasts against the tensor.
+        """
+        raise NotImplementedError
+
+    @property
+    def offset(self):
+        """The value of code 0: zero, but for quantizers that learn it."""
+        return 0.0
+
+    def scale_for(self, shape):
+        """The scale, to be multiplied with codes of the given shape."""
+        return self.granularity.spread_over(self.scale, shape)
+
+    def build(self, input_shape):
+        self.state = self.add_weight(
+            name="state",
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+        self.build_parameters(self.granularity.scale_shape(input_shape))
+
+    def build_parameters(self, shape):
+        """Adds the variables; `shape` is that of the scale."""
+
+    @property
+    def calibrated(self):
+        """Whether the scale has been taken from data."""
+        return (
+            self.built
+            and int(ops.convert_to_numpy(self.state)) != _UNCALIBRATED
+        )
+
+    def initialize(self, x):
+        """Takes the scale, and the sign where it is open, from an array."""
+        x = ops.convert_to_numpy(x)
+        if not x.size:
+            raise ValueError(
+                "A quantizer takes its scale from at least one value. "
+                f"Received: an array of shape {x.shape}"
+            )
+        check_finite(x)
+        # Values that only float64 has count as the largest of float32.
+        largest = np.finfo("float32").max
+        x = np.clip(x.astype("float64"), -largest, largest).astype("float32")
+        if not self.built:
+            self.build(x.shape)
+        if self.signed is None:
+            self.signed = bool(x.min() < 0)
+        self.initialize_parameters(self.granularity.rows(x))
+        self.mark_calibrated()
+
+    def initialize_parameters(self, rows):
+        """Sets the variables from data.
+
+        Args:
+            rows: float32 array, one row of elements per scale.
+        """
+
+    def mark_calibrated(self):
+        """Remembers that there is a scale, and whether codes are signed."""
+        self.state.assign(_UNSIGNED if self.signed is False else _SIGNED)
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        state = int(ops.convert_to_numpy(self.state))
+        if self.signed is None and state != _UNCALIBRATED:
+            self.signed = state == _SIGNED
+
+    def call(self, x, training=None):
+        if is_calibrating() and not self.calibrated:
+            self.initialize(x)
+        y = self.fake_quantize(self.granularity.split(x), training)
+        return self.granularity.join(y, x.shape)
+
+    def fake_quantize(self, x, training=False):
+        """Fake-quantizes a float32 tensor, after `granularity.split`."""
+        raise NotImplementedError
+
+    def codes(self, x):
+        """The integer codes of an array, as NumPy int32.
+
+        They are those of the forward pass outside of training:
+        `offset + scale_for(x.shape) * codes(x)` is `quantizer(x)`.
+        """
+        x = ops.convert_to_tensor(ops.convert_to_numpy(x), dtype="float32")
+        y = self.granularity.split(x)
+        y = self.granularity.join(self.fake_quantize(y, False), x.shape)
+        y = ops.convert_to_numpy(y) - ops.convert_to_numpy(self.offset)
+        scale = ops.convert_to_numpy(self.scale_for(x.shape))
+        return np.rint(y / scale).astype("int32")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("dtype", None)
+        return {
+            **config,
+            "num_bits": self.num_bits,
+            "signed": self.signed,
+            "narrow_range": self.narrow_range,
+            "channel_axes": list(self.channel_axes),
+            "group_size": self.group_size,
+        }
