@@ -33,7 +33,9 @@ _ACTIVATION_IS_LAST = (
 
 def is_config(x):
     """Whether an object has the methods of a `QuantizeConfig`."""
-    return all(callable(getattr(x, name, None)) for name in METHODS)
+    return not isinstance(x, type) and all(
+        callable(getattr(x, name, None)) for name in METHODS
+    )
 
 
 def resolve(config, layer):
