@@ -7,7 +7,6 @@ import keras
 from keras_saq.sharpness import checks
 from keras_saq.sharpness.passes import Batch
 from keras_saq.sharpness.step import Step
-from keras_saq.sharpness.step import all_finite
 from keras_saq.sharpness.step import keep_finite
 
 
@@ -31,7 +30,7 @@ def train_step(model, state, data):
         optimizer_variables, outcome.gradients, trainable
     )
     if not _skips_itself(model.optimizer):
-        ok = all_finite(outcome.gradients)
+        ok = outcome.is_finite
         new_trainable, new_optimizer = _select(
             ok, (new_trainable, new_optimizer), (trainable, optimizer_variables)
         )

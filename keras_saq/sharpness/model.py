@@ -155,6 +155,11 @@ class SAQModel(Wrapper, Trainable, keras.Model):
         self._build_strategy()
         return super().make_train_function(force=force)
 
+    def fit(self, x=None, *args, **kwargs):
+        """`keras.Model.fit`; see `compile` for what training needs."""
+        _check_not_empty(x)
+        return super().fit(x, *args, **kwargs)
+
     def train_step(self, *args):
         """The step of `strategy`; the arguments are the Keras backend's."""
         return _backend_step()(self, *args)
@@ -234,6 +239,25 @@ def _check_options(batch_norm, sync_perturbation, scale_learning_rate):
             "optimizer's. "
             f"Received: scale_learning_rate={scale_learning_rate!r}"
         )
+
+
+def _check_not_empty(data):
+    """Raises for data of which it is known that there is none."""
+    arrays = keras.tree.flatten(data) if isinstance(data, (list, dict)) else []
+    for each in [data, *arrays]:
+        size = None
+        if hasattr(each, "cardinality"):
+            size = int(each.cardinality())  # a tf.data.Dataset; < 0: unknown
+        elif getattr(each, "shape", None):
+            size = each.shape[0]
+        elif isinstance(each, keras.utils.PyDataset):
+            size = each.num_batches
+        if size == 0:
+            raise ValueError(
+                "`fit` needs at least one batch of data. Received an empty "
+                f"{type(each).__name__}. Check the path, the filter or the "
+                "slice that it was made with."
+            )
 
 
 def _backend_step():

@@ -32,6 +32,11 @@ class Outcome:
     report: object
     state: list
 
+    @property
+    def is_finite(self):
+        """Scalar tensor: whether the weights may be updated."""
+        return all_finite([self.report.loss, *self.gradients])
+
 
 class Step:
     """One training step on one batch.
@@ -258,20 +263,26 @@ def batch_statistics(model):
 
 
 def keep_finite(outcome, old_state):
-    """The outcome's state, but `old_state` where the loss is not finite."""
-    finite = ops.isfinite(ops.cast(outcome.report.loss, "float32"))
+    """The outcome's state, but `old_state` if the loss or it is not finite."""
+    pairs = list(zip(outcome.state, old_state, strict=True))
+    changed = [new for new, old in pairs if new is not old and _is_float(new)]
+    finite = all_finite([outcome.report.loss, *changed])
     return [
-        new if new is old else ops.where(finite, new, old)
-        for new, old in zip(outcome.state, old_state)
+        ops.where(finite, new, old) if new is not old else new
+        for new, old in pairs
     ]
 
 
-def all_finite(gradients):
-    """Scalar tensor: whether no gradient has a NaN or an infinity."""
+def _is_float(tensor):
+    return "float" in keras.backend.standardize_dtype(tensor.dtype)
+
+
+def all_finite(tensors):
+    """Scalar tensor: whether none of the tensors has a NaN or an infinity."""
     finite = [
-        ops.isfinite(ops.sum(ops.square(ops.cast(g, "float32"))))
-        for g in gradients
-        if g is not None
+        ops.isfinite(ops.sum(ops.square(ops.cast(t, "float32"))))
+        for t in tensors
+        if t is not None
     ]
     return ops.all(ops.stack(finite))
 

@@ -6,7 +6,6 @@ import tensorflow as tf
 from keras_saq.sharpness import checks
 from keras_saq.sharpness.passes import Batch
 from keras_saq.sharpness.step import Step
-from keras_saq.sharpness.step import all_finite
 from keras_saq.sharpness.step import keep_finite
 
 
@@ -32,7 +31,7 @@ def train_step(model, data):
     _assign(model.non_trainable_variables, keep_finite(outcome, state), state)
     _assign(model.metrics_variables, outcome.report.metrics)
     _track_loss(model, outcome.report.loss, x)
-    _apply(model, outcome.gradients)
+    _apply(model, outcome)
     return model.compute_metrics(
         x, y, outcome.report.y_pred, sample_weight=sample_weight
     )
@@ -67,14 +66,15 @@ def _assign(variables, values, old=None):
             variable.assign(value)
 
 
-def _apply(model, gradients):
-    """Updates the variables, unless a gradient is not finite."""
+def _apply(model, outcome):
+    """Updates the variables, unless loss or gradients are not finite."""
     optimizer, variables = model.optimizer, model.trainable_variables
+    gradients = outcome.gradients
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         # Looks itself, and lowers its scale.
         optimizer.apply(gradients, variables)
         return
-    finite = all_finite(gradients)
+    finite = outcome.is_finite
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         tf.cond(
             finite,

@@ -5,7 +5,6 @@ import torch
 
 from keras_saq.sharpness.passes import Batch
 from keras_saq.sharpness.step import Step
-from keras_saq.sharpness.step import all_finite
 from keras_saq.sharpness.step import keep_finite
 
 
@@ -32,7 +31,7 @@ def train_step(model, data):
         skips_itself = isinstance(
             model.optimizer, keras.optimizers.LossScaleOptimizer
         )
-        if skips_itself or bool(all_finite(outcome.gradients)):
+        if skips_itself or bool(outcome.is_finite):
             model.optimizer.apply(outcome.gradients, model.trainable_variables)
     return model.compute_metrics(
         x, y, outcome.report.y_pred, sample_weight=sample_weight
@@ -44,7 +43,9 @@ def differentiate(function, points):
     points = [p.detach().requires_grad_() for p in points]
     with torch.enable_grad():
         value, auxiliary = function(points)
-    gradients = torch.autograd.grad(value, points, allow_unused=True)
+    gradients = [None] * len(points)
+    if value.requires_grad:
+        gradients = torch.autograd.grad(value, points, allow_unused=True)
     auxiliary = keras.tree.map_structure(
         lambda t: t.detach() if isinstance(t, torch.Tensor) else t, auxiliary
     )

@@ -14,6 +14,11 @@ class Wrapper:
         """Symbolic outputs of the model inside."""
         return self.model.outputs
 
+    @property
+    def output_names(self):
+        """Names of the outputs of the model inside, which name its losses."""
+        return self.model.output_names
+
     def get_layer(self, name=None, index=None):
         """A layer of the model inside."""
         return self.model.get_layer(name=name, index=index)
