@@ -8,7 +8,8 @@ import keras
 
 from keras_saq.policy.foreign import fresh
 
-_FIELDS = ("weights", "inputs", "outputs", "logits", "bias_grid")
+_TENSORS = ("inputs", "outputs", "logits", "inner")
+_FIELDS = ("weights", *_TENSORS, "bias_grid")
 
 
 @keras.saving.register_keras_serializable("keras_saq")
@@ -54,6 +55,8 @@ class QuantizeConfig:
         outputs: quantizer of the layer's output, or `None`.
         logits: quantizer of what goes into the layer's own activation
             function, for a `softmax` or `sigmoid` that stays in float.
+        inner: quantizer of the tensor between the two steps of a separable
+            convolution.
         bias_grid: whether the bias is rounded to the grid of the integer
             accumulator, `input scale * weight scale`, as the file stores it.
     """
@@ -63,6 +66,7 @@ class QuantizeConfig:
     inputs = None
     outputs = None
     logits = None
+    inner = None
     bias_grid = False
 
     def __init__(
@@ -71,12 +75,14 @@ class QuantizeConfig:
         inputs=None,
         outputs=None,
         logits=None,
+        inner=None,
         bias_grid=False,
     ):
         self.weights = dict(weights or {})
         self.inputs = inputs
         self.outputs = outputs
         self.logits = logits
+        self.inner = inner
         self.bias_grid = bool(bias_grid)
 
     # --- The protocol of TFMOT's `QuantizeConfig`
@@ -123,7 +129,7 @@ class QuantizeConfig:
         """
         clone = copy.copy(self)
         clone.weights = {name: fresh(q) for name, q in self.weights.items()}
-        for field in ("inputs", "outputs", "logits"):
+        for field in _TENSORS:
             quantizer = getattr(self, field)
             setattr(clone, field, quantizer and fresh(quantizer))
         return clone
@@ -132,9 +138,7 @@ class QuantizeConfig:
         serialize = keras.saving.serialize_keras_object
         return {
             "weights": {k: serialize(q) for k, q in self.weights.items()},
-            "inputs": serialize(self.inputs),
-            "outputs": serialize(self.outputs),
-            "logits": serialize(self.logits),
+            **{name: serialize(getattr(self, name)) for name in _TENSORS},
             "bias_grid": self.bias_grid,
         }
 

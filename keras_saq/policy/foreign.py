@@ -1,38 +1,30 @@
 """Quantizers of other libraries, read as quantizers of this one.
 
-TensorFlow Model Optimization describes a quantizer by four attributes. They
-are read here by name, so that the library is not needed.
+TensorFlow Model Optimization describes a quantizer by its class and four
+attributes. They are read here by name, so that the library is not needed. The
+equivalent is `keras_saq.quantizers.MovingAverage`, which computes the same:
 
-| TFMOT                      | here                                           |
-|----------------------------|------------------------------------------------|
-| `num_bits`                 | `num_bits`, 2 to 8                             |
-| `per_axis`                 | one scale per index of the last axis (weights) |
-| `symmetric=True`           | `signed=True`                                  |
-| `symmetric=False`          | `signed=None`: the data decide (activations)   |
-| `narrow_range`             | `narrow_range`                                 |
-| the range of the values    | the scale starts there and is then trained     |
+| TFMOT                                    | here                            |
+|------------------------------------------|---------------------------------|
+| `MovingAverageQuantizer`                 | `update="moving_average"`       |
+| `LastValueQuantizer`                     | `update="last_value"`           |
+| `AllValuesQuantizer`                     | `update="all_values"`           |
+| `num_bits`, `symmetric`, `narrow_range`  | the same; `num_bits` 2 to 8     |
+| `per_axis=True` (weights)                | `channel_axes=(-1,)`            |
+| `NoQuantizer`                            | none                            |
 """
 
-import keras
-
-from keras_saq.quantizers import LSQ
+from keras_saq import quantizers
+from keras_saq.quantizers import Quantizer
 from keras_saq.quantizers import check_bits
 
 # The classes of TFMOT that these four attributes describe completely.
-_RANGE_QUANTIZERS = (
-    "LastValueQuantizer",
-    "MovingAverageQuantizer",
-    "AllValuesQuantizer",
-)
+_UPDATES = {
+    "LastValueQuantizer": "last_value",
+    "MovingAverageQuantizer": "moving_average",
+    "AllValuesQuantizer": "all_values",
+}
 _ATTRIBUTES = ("num_bits", "per_axis", "symmetric", "narrow_range")
-_INTERFACE = ("num_bits", "codes", "initialize")
-
-
-def is_quantizer(x):
-    """Whether an object is a quantizer of this library, or behaves like one."""
-    return isinstance(x, keras.layers.Layer) and all(
-        hasattr(x, name) for name in _INTERFACE
-    )
 
 
 def fresh(quantizer):
@@ -56,7 +48,7 @@ def as_quantizer(quantizer, name, where, is_weight):
     Raises:
         ValueError: if the object has no equivalent here.
     """
-    if is_quantizer(quantizer):
+    if isinstance(quantizer, Quantizer):
         return fresh(quantizer)
     if quantizer is None or _known_class(quantizer) == "NoQuantizer":
         return None
@@ -64,7 +56,7 @@ def as_quantizer(quantizer, name, where, is_weight):
         raise ValueError(
             f"The quantizer of {where} is not known here. Expected a "
             "quantizer of keras_saq, such as `keras_saq.quantizers.LSQ(4)`, "
-            f"one of TFMOT's {', '.join(_RANGE_QUANTIZERS)}, or an object "
+            f"one of TFMOT's {', '.join(_UPDATES)}, or an object "
             f"with the attributes {', '.join(_ATTRIBUTES)} and no `__call__`. "
             f"Received: {quantizer!r} of type {type(quantizer).__name__}"
         )
@@ -74,7 +66,7 @@ def as_quantizer(quantizer, name, where, is_weight):
 def _known_class(quantizer):
     """Name of the TFMOT class whose numerics an object has, or `None`."""
     for base in type(quantizer).__mro__:
-        if base.__name__ in (*_RANGE_QUANTIZERS, "NoQuantizer"):
+        if base.__name__ in (*_UPDATES, "NoQuantizer"):
             return base.__name__
         if "__call__" in vars(base):
             return None  # it computes something of its own
@@ -109,12 +101,17 @@ def _translate(quantizer, name, where, is_weight):
             "kernels read tensors with one scale. Expected `per_axis=False`. "
             f"Received: {_described(quantizer)}"
         )
-    return LSQ(
-        num_bits,
-        signed=True if symmetric else None,
+    return quantizers.get(
+        "moving_average",
+        num_bits=num_bits,
         narrow_range=narrow_range,
+        symmetric=symmetric,
         channel_axes=(-1,) if per_axis else (),
-        initial_scale="minmax",
+        # A description without numerics is taken for the common one.
+        update=_UPDATES.get(
+            _known_class(quantizer),
+            "last_value" if is_weight else "moving_average",
+        ),
         name=name,
     )
 

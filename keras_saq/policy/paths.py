@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_saq.policy.foreign import is_quantizer
+from keras_saq.quantizers import Quantizer
 
 
 def layer_paths(model):
@@ -33,7 +33,7 @@ def layer_paths(model):
 
     def walk(outer, prefix, around):
         for layer in outer._flatten_layers(include_self=False, recursive=False):
-            if is_quantizer(layer) or id(layer) in around:
+            if isinstance(layer, Quantizer) or id(layer) in around:
                 continue
             if isinstance(layer, keras.layers.InputLayer):
                 continue

@@ -89,6 +89,7 @@ def resolve(config, layer):
         inputs=_tensor_quantizer(inputs, "input", layer),
         outputs=_tensor_quantizer(outputs, "output", layer),
         logits=_tensor_quantizer(logits, "logits", layer),
+        inner=_tensor_quantizer(getattr(config, "inner", None), "inner", layer),
         bias_grid=getattr(config, "bias_grid", False),
     )
 

@@ -8,7 +8,6 @@ for each place.
 import keras
 
 from keras_saq import quantizers
-from keras_saq.policy.foreign import is_quantizer
 
 
 def normalize(spec, what):
@@ -18,13 +17,17 @@ def normalize(spec, what):
         spec: a name such as `"lsq"`, a quantizer, or what
             `keras.saving.serialize_keras_object` makes of one.
         what: name of the argument, for messages.
+
+    Raises:
+        ValueError: if it is none of these, or there is no such name.
     """
-    if is_quantizer(spec):
-        return keras.saving.serialize_keras_object(spec)
+    if isinstance(spec, quantizers.Quantizer):
+        spec = keras.saving.serialize_keras_object(spec)
     if isinstance(spec, str) and spec:
+        quantizers.get(spec, name=what)  # raises if there is none
         return spec
     if isinstance(spec, dict) and {"class_name", "config"} <= spec.keys():
-        return spec
+        return {k: v for k, v in spec.items() if k != "build_config"}
     raise ValueError(
         f"`{what}` must be the name of a quantizer such as 'lsq', a "
         "quantizer, or a serialised quantizer. "
@@ -37,8 +40,9 @@ def make_quantizer(spec, **kwargs):
 
     Args:
         spec: what `normalize` returns.
-        **kwargs: settings such as `num_bits` and `channel_axes`; they come
-            before those of a serialised quantizer.
+        **kwargs: settings such as `num_bits` and `channel_axes`, of which a
+            quantizer receives those that it has. They come before those of a
+            serialised quantizer.
 
     Returns:
         A new quantizer.
@@ -49,12 +53,9 @@ def make_quantizer(spec, **kwargs):
     >>> make_quantizer("lsq", num_bits=4, narrow_range=True).num_bits
     4
     """
-    if spec == "lsq":
-        return quantizers.LSQ(**kwargs)
     if isinstance(spec, str):
         return quantizers.get(spec, **kwargs)
-    name = kwargs.get("name")
-    config = {**spec["config"], **kwargs}
-    if name is None:
-        config.pop("name", None)
+    config = {k: v for k, v in spec["config"].items() if k != "name"}
+    known = {*config, "name"}
+    config |= {k: v for k, v in kwargs.items() if k in known}
     return keras.saving.deserialize_keras_object({**spec, "config": config})

@@ -81,6 +81,7 @@ def test_weight_only_counts_every_rule():
         ({"stream_bits": 16}, "stream_bits"),
         ({"weight_quantizer": None}, "weight_quantizer=None"),
         ({"activation_quantizer": 8}, "activation_quantizer=8"),
+        ({"activation_quantizer": "lqs"}, "no quantizer 'lqs'.*'lsq'"),
     ],
 )
 def test_bad_fields(fields, message):
@@ -102,6 +103,18 @@ def test_kinds_of_quantizers():
     assert (quantizer.num_bits, quantizer.signed) == (3, None)
     assert (quantizer.initial_scale, quantizer.name) == ("minmax", "inputs")
     assert make_quantizer(spec, num_bits=3) is not quantizer
+    quantizer = make_quantizer("pact", num_bits=3, initial_scale="mse")
+    assert type(quantizer).__name__ == "PACT"
+
+
+def test_a_kind_says_nothing_about_state():
+    used = LSQ(8, initial_scale="minmax")
+    used.initialize([1.0, 2.0])
+    policy = QuantizePolicy(rules=(), activation_quantizer=used)
+    quantizer = make_quantizer(policy.activation_quantizer, num_bits=8)
+    assert not quantizer.built
+    new = LSQ(8, initial_scale="minmax", name=used.name)
+    assert policy == QuantizePolicy(rules=(), activation_quantizer=new)
 
 
 def network():

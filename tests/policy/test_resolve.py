@@ -83,10 +83,14 @@ def test_each_layer_has_its_own_quantizers():
     assert first.outputs is not second.outputs
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["LastValueQuantizer", "MovingAverageQuantizer", "AllValuesQuantizer"],
-)
+UPDATES = {
+    "LastValueQuantizer": "last_value",
+    "MovingAverageQuantizer": "moving_average",
+    "AllValuesQuantizer": "all_values",
+}
+
+
+@pytest.mark.parametrize("name", UPDATES)
 @pytest.mark.parametrize("num_bits", [8, 4])
 @pytest.mark.parametrize("per_axis", [False, True])
 @pytest.mark.parametrize("narrow_range", [False, True])
@@ -101,6 +105,8 @@ def test_weight_quantizers_of_tfmot(name, num_bits, per_axis, narrow_range):
     assert ours.channel_axes == ((-1,) if per_axis else ())
     assert ours.narrow_range is narrow_range
     assert ours.signed is True
+    assert ours.symmetric is True
+    assert ours.update == UPDATES[name]
     assert ours.name == "kernel_quantizer"
     kernel = np.float32([[1.0, -3.0], [0.25, 2.0], [-0.5, 1.0]])
     ours.initialize(kernel)
@@ -121,7 +127,9 @@ def test_activation_quantizers_of_tfmot(symmetric, where):
     layer = dense(activation="relu")
     config = resolve(DenseConfig(**{where: quantizer}), layer)
     assert config.outputs.num_bits == 8
-    assert config.outputs.signed is (True if symmetric else None)
+    assert config.outputs.symmetric is symmetric
+    assert config.outputs.signed is True
+    assert config.outputs.update == "moving_average"
     assert config.outputs.name == "output_quantizer"
     assert config.logits is None
 
@@ -132,6 +140,7 @@ def test_a_description_without_numerics_will_do():
     )
     config = resolve(DenseConfig(weight=description), dense())
     assert config.weights["kernel"].channel_axes == (-1,)
+    assert config.weights["kernel"].update == "last_value"
 
 
 def test_no_quantizer_means_none():
