@@ -149,8 +149,7 @@ def quantize_apply(model, policy="w8a8", calibration=None):
         return from_own_config(operation)
 
     stripped = _rebuild(model, strip)
-    rules = annotations.rules(dict(policies.layer_paths(stripped)))
-    policy = dataclasses.replace(policy, rules=(*rules, *policy.rules))
+    policy = annotations.before(policy, stripped)
     return quantize_model(stripped, policy, calibration)
 
 
@@ -269,8 +268,9 @@ class _Annotations:
                 "of them with `keras_saq.quantize_model(model, policy)`."
             )
 
-    def rules(self, layers):
-        """The rules that come before those of the policy."""
+    def before(self, policy, model):
+        """A policy for the model without annotations, in which they count."""
+        layers = dict(policies.layer_paths(model))
         rules = [
             policies.Rule(
                 path=re.escape(path),
@@ -284,7 +284,12 @@ class _Annotations:
             paths = map(re.escape, [*self.others, *self.operations])
             path = f"(?:{'|'.join(paths)})(?:/.*)?"
             rules.append(policies.Rule(path=path, keep_float=True))
-        return rules
+        result = dataclasses.replace(policy, rules=(*rules, *policy.rules))
+        # A rule that only means layers without annotation is no mistake.
+        mistaken = {id(rule) for rule in policy.unused_rules(model)}
+        spare = {id(rule) for rule in result.unused_rules(model)} - mistaken
+        kept = [rule for rule in result.rules if id(rule) not in spare]
+        return dataclasses.replace(result, rules=kept)
 
 
 def _operations(model):

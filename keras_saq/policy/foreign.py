@@ -2,7 +2,8 @@
 
 TensorFlow Model Optimization describes a quantizer by its class and four
 attributes. They are read here by name, so that the library is not needed. The
-equivalent is `keras_saq.quantizers.MovingAverage`, which computes the same:
+equivalent is `keras_saq.quantizers.MovingAverage`, which computes the same, but
+that it averages minimum and maximum before a range is made symmetric:
 
 | TFMOT                                    | here                            |
 |------------------------------------------|---------------------------------|

@@ -23,6 +23,7 @@ import keras_saq
 from keras_saq import QuantizeConfig
 from keras_saq.interop.tfmot import from_tfmot
 from keras_saq.interop.tfmot import to_tfmot
+from keras_saq.policy.foreign import as_quantizer
 from keras_saq.quantizers import LSQ
 
 tfmot_keras = tfmot.quantization.keras
@@ -177,6 +178,47 @@ def check_carried_scale():
     return float(np.abs(received - expected).max())
 
 
+def check_numerics():
+    """TFMOT's quantizers and what they are read as, step by step."""
+    differences = {}
+    for name in (
+        "LastValueQuantizer",
+        "MovingAverageQuantizer",
+        "AllValuesQuantizer",
+    ):
+        for num_bits, per_axis, symmetric, narrow_range in (
+            (8, False, True, True),
+            (4, False, True, False),
+            (4, True, True, True),
+            (8, False, False, False),
+            (4, False, False, True),
+        ):
+            if per_axis and name != "LastValueQuantizer":
+                continue  # TFMOT keeps one range in the others
+            if symmetric and name == "MovingAverageQuantizer":
+                continue  # averaged before, not after, it is made symmetric
+            theirs = getattr(tfmot_keras.quantizers, name)(
+                num_bits, per_axis, symmetric, narrow_range
+            )
+            ours = as_quantizer(theirs, "ours", "it", is_weight=symmetric)
+            layer = tf_keras.layers.Layer()
+            variables = theirs.build(tf.TensorShape((70, 50)), "x", layer)
+            key = f"{name} {num_bits} {per_axis} {symmetric} {narrow_range}"
+            for step in range(4):
+                x = rng.standard_normal((70, 50)).astype("float32") * (step + 1)
+                if step == 0:
+                    ours.build(x.shape)
+                    if name == "AllValuesQuantizer":
+                        ours.initialize(x)  # TFMOT's range starts at zero
+                expected = theirs(tf.constant(x), True, variables).numpy()
+                received = ours(keras.ops.convert_to_tensor(x), training=True)
+                received = keras.ops.convert_to_numpy(received)
+                # A value between two codes may be rounded either way.
+                other = np.abs(expected - received) > 1e-5
+                differences[key] = differences.get(key, 0) + int(other.sum())
+    return differences
+
+
 def check_from_tfmot():
     class UserConfig(tfmot_keras.QuantizeConfig):
         def get_weights_and_quantizers(self, layer):
@@ -215,7 +257,7 @@ def check_from_tfmot():
         result[name] = [
             list(read.weights),
             [weight.num_bits, weight.narrow_range, list(weight.channel_axes)],
-            [read.outputs.num_bits, read.outputs.signed],
+            [read.outputs.num_bits, read.outputs.symmetric],
         ]
     dense = keras.layers.Dense(4, activation="relu", name="head")
     model = keras.Sequential(

@@ -212,7 +212,7 @@ def test_a_config_stands_before_the_policy():
 
 
 def test_two_layers_with_one_config_have_quantizers_of_their_own():
-    config = QuantizeConfig({"kernel": LSQ(3)})
+    config = QuantizeConfig({"kernel": LSQ(6)})
     model = keras.Sequential(
         [
             keras.Input((4,)),
@@ -223,7 +223,7 @@ def test_two_layers_with_one_config_have_quantizers_of_their_own():
     q = quantize_apply(model)
     first, second = (q.get_layer(n).kernel_quantizer for n in "ab")
     assert first is not second
-    assert first.num_bits == second.num_bits == 3
+    assert first.num_bits == second.num_bits == 6
 
 
 def test_the_policy_serves_annotated_layers():
@@ -237,6 +237,15 @@ def test_the_policy_serves_annotated_layers():
     q = quantize_apply(functional_network(), policy)
     assert q.get_layer("hidden").kernel_quantizer.num_bits == 2
     assert q.get_layer("conv").kernel_quantizer.num_bits == 6
+
+
+def test_rules_for_other_layers_are_no_mistake():
+    stem = Rule(path="stem", weight_bits=8)
+    rest = Rule(weight_bits=4, activation_bits=8)
+    quantize_apply(functional_network(), QuantizePolicy(rules=(stem, rest)))
+    misspelt = QuantizePolicy(rules=(Rule(path="haed", weight_bits=8), rest))
+    with pytest.warns(UserWarning, match="decide nothing.*haed"):
+        quantize_apply(functional_network(), misspelt)
 
 
 def test_the_idiom_of_clone_model():
