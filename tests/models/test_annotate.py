@@ -401,6 +401,26 @@ def test_composite_layers(annotated):
     assert ("inner" in names) is annotated
 
 
+def test_a_nested_model_is_annotated_as_one_layer(tmp_path):
+    inner = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, name="a"), layers.ReLU()],
+        name="inner",
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            quantize_annotate_layer(inner),
+            layers.Dense(4, name="b"),
+        ]
+    )
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert_same_variables(loaded, model)
+    names = quantized_names(quantize_apply(loaded, "w4a8"))
+    assert "a" in names
+    assert "b" not in names
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__(name="own")
