@@ -198,16 +198,32 @@ class Step:
 
     def scaled(self, gradients, values):
         """`rho` times the normed gradients, adaptively where chosen."""
-        if self._all_reduce is not None:
-            present = [g for g in gradients if g is not None]
-            reduced = iter(self._all_reduce(present))
-            gradients = [
-                None if g is None else next(reduced) for g in gradients
-            ]
+        gradients = self.all_replicas(gradients)
         factors = ascent.factors(
             self._participants, list(values), self.model.adaptive
         )
         return ascent.perturbation(gradients, self.rho, factors)
+
+    def all_replicas(self, tensors):
+        """Sums over replicas, where they share one perturbation.
+
+        Args:
+            tensors: list of tensors and `None`.
+        """
+        if self._all_reduce is None:
+            return tensors
+        present = [t for t in tensors if t is not None]
+        reduced = iter(self._all_reduce(present))
+        return [None if t is None else next(reduced) for t in tensors]
+
+    def one_replica(self, tensors):
+        """A replica's part of sums over replicas; undone by the optimizer."""
+        if self._all_reduce is None:
+            return tensors
+        (count,) = self._all_reduce([ops.ones((), "float32")])
+        return [
+            None if t is None else t / ops.cast(count, t.dtype) for t in tensors
+        ]
 
     def _value(self, participant):
         return self.values[self._index[id(participant.variable)]]

@@ -75,7 +75,7 @@ def _apply(model, outcome):
         optimizer.apply(gradients, variables)
         return
     finite = outcome.is_finite
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+    if not tf.distribute.has_strategy():
         tf.cond(
             finite,
             lambda: _apply_in_branch(optimizer, gradients, variables),

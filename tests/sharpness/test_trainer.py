@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_saq
+from keras_saq.sharpness import strategies
 from tests.sharpness.oracle import build
 
 layers = keras.layers
@@ -38,7 +39,9 @@ def trained(optimizer, seed=0, steps=4, batch_size=4, compile=None, **kwargs):
     return numpy(variables.values()), before
 
 
-@pytest.mark.parametrize("strategy", ["full", "looksam", "esam"])
+@pytest.mark.parametrize(
+    "strategy", ["full", "looksam", strategies.ESAM(beta=1.0)], ids=str
+)
 @pytest.mark.parametrize(
     "options",
     [
@@ -82,7 +85,7 @@ def test_gradient_accumulation():
 
 def test_periodic_counts_updates_not_parts():
     """With k = 2, both parts of an update are perturbed, or neither."""
-    strategy = keras_saq.sharpness.strategies.Periodic(k=2)
+    strategy = strategies.Periodic(k=2)
     full, _ = trained(
         keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), steps=2
     )

@@ -57,44 +57,55 @@ class LookSAM(Strategy):
     def step(self, step):
         clean = step.clean()
         eps = step.perturbation(clean)
-        plain = clean.gradients
-        kept = [self._kept[id(v)] for v in step.model.trainable_variables]
-        values = dict(
-            zip(map(id, step.model.non_trainable_variables), step.state)
-        )
-        direction = [values[id(v)] for v in kept]
-        plain_norm = norm(plain)
         is_full = ops.equal(step.update_count % self.k, 0)
 
         def full():
             perturbed = step.perturbed(eps, clean)
-            gradients = perturbed.gradients
-            along = dot(gradients, plain) / (
-                ops.square(plain_norm) + NORM_EPSILON
-            )
-            new = [
-                d
-                if g is None or p is None
-                else ops.cast(g - along * p, d.dtype)
-                for g, p, d in zip(gradients, plain, direction)
-            ]
-            # A batch that is not finite leaves the direction as it is.
-            finite = ops.isfinite(norm(new))
-            new = [ops.where(finite, n, d) for n, d in zip(new, direction)]
-            return gradients, new, step.statistics(perturbed)
+            return perturbed.gradients, step.statistics(perturbed)
 
-        def reused():
-            factor = self.alpha * plain_norm / (norm(direction) + NORM_EPSILON)
-            gradients = [
-                None if p is None else p + ops.cast(factor * d, p.dtype)
-                for p, d in zip(plain, direction)
-            ]
-            return gradients, direction, step.statistics(clean)
-
-        gradients, direction, statistics = branch(is_full, full, reused)
+        sharp, statistics = branch(
+            is_full, full, lambda: (clean.gradients, step.statistics(clean))
+        )
+        # Outside of the branch, which must not wait for other replicas.
+        plain = step.all_replicas(clean.gradients)
+        sharp = step.all_replicas(sharp)
+        kept = [self._kept[id(v)] for v in step.model.trainable_variables]
+        state = dict(
+            zip(map(id, step.model.non_trainable_variables), step.state)
+        )
+        direction = [state[id(v)] for v in kept]
+        reused = self._reused(plain, direction)
+        new = _orthogonal(sharp, plain, direction)
+        # A batch that is not finite leaves the direction as it is.
+        is_new = ops.logical_and(is_full, ops.isfinite(norm(new)))
+        direction = _choose(is_new, new, direction)
+        gradients = step.one_replica(_choose(is_full, sharp, reused))
         return step.outcome(
             gradients, clean, clean, statistics, zip(kept, direction)
         )
 
+    def _reused(self, plain, direction):
+        factor = self.alpha * norm(plain) / (norm(direction) + NORM_EPSILON)
+        return [
+            None if p is None else p + ops.cast(factor * d, p.dtype)
+            for p, d in zip(plain, direction)
+        ]
+
     def get_config(self):
         return {"k": self.k, "alpha": self.alpha}
+
+
+def _orthogonal(sharp, plain, direction):
+    """What of `sharp` is orthogonal to `plain`."""
+    along = dot(sharp, plain) / (ops.square(norm(plain)) + NORM_EPSILON)
+    return [
+        d if s is None else ops.cast(s - along * p, d.dtype)
+        for s, p, d in zip(sharp, plain, direction)
+    ]
+
+
+def _choose(condition, when_true, when_false):
+    return [
+        None if a is None else ops.where(condition, a, b)
+        for a, b in zip(when_true, when_false)
+    ]
