@@ -6,15 +6,23 @@ from keras_saq.export import export_litert
 from keras_saq.export import verify_litert
 from keras_saq.models import calibrate
 from keras_saq.models import quantize_model
+from keras_saq.models import strip
+from keras_saq.models.annotate import quantize_annotate_layer
+from keras_saq.models.annotate import quantize_annotate_model
+from keras_saq.models.annotate import quantize_apply
+from keras_saq.models.annotate import quantize_scope
 from keras_saq.policy import QuantizeConfig
 from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
 from keras_saq.report import Summary
 from keras_saq.report import summary
+from keras_saq.sharpness import Distillation
 from keras_saq.sharpness import SAQModel
+from keras_saq.sharpness import exclude_scales_from_weight_decay
 from keras_saq.version import __version__
 
 __all__ = [
+    "Distillation",
     "ExportReport",
     "ParityReport",
     "QuantizeConfig",
@@ -24,8 +32,14 @@ __all__ = [
     "Summary",
     "__version__",
     "calibrate",
+    "exclude_scales_from_weight_decay",
     "export_litert",
+    "quantize_annotate_layer",
+    "quantize_annotate_model",
+    "quantize_apply",
     "quantize_model",
+    "quantize_scope",
+    "strip",
     "summary",
     "verify_litert",
 ]

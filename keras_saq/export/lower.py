@@ -23,6 +23,7 @@ from keras_saq.layers.batch_normalization import bias_in_steps
 from keras_saq.layers.batch_normalization import slope_and_offset
 from keras_saq.layers.storage import is_packable
 from keras_saq.layers.storage import storage_bits
+from keras_saq.layers.weights import is_weighted
 from keras_saq.models.graph import Graph
 
 _INT8_MIN, _INT8_MAX = -128, 127
@@ -96,7 +97,7 @@ class _Lowering:
 
     def _apply(self, site, layer, inputs):
         """What a layer makes of its inputs, before its output quantizer."""
-        if kinds.is_weighted(layer):
+        if is_weighted(layer):
             return self._weighted(site, layer, inputs[0])
         if kinds.is_batch_norm(layer):
             return self._batch_norm(site, layer, inputs[0])

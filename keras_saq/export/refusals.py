@@ -6,6 +6,7 @@ from keras import layers
 from keras_saq.export.program import Tensor
 from keras_saq.layers import Quantized
 from keras_saq.layers import kinds
+from keras_saq.layers.weights import is_weighted
 
 # Activations that are computed in float, each as a declared island.
 ISLANDS = {
@@ -58,7 +59,7 @@ def _refusal(site):
 def _why_not(layer, site):
     if getattr(layer, "data_format", None) == "channels_first":
         return "its data format is channels_first; LiteRT is channels_last"
-    if kinds.is_weighted(layer):
+    if is_weighted(layer):
         if not isinstance(layer, Quantized):
             return "it is not quantized"
         if kinds.activation_of(layer) == "linear":

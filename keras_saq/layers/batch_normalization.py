@@ -13,7 +13,6 @@ moving ones in inference.
 import keras
 from keras import ops
 
-from keras_saq.layers import kinds
 from keras_saq.quantizers import is_calibrating
 
 # A batch norm that follows no convolution is stored as a 1x1 depthwise
@@ -35,15 +34,14 @@ def bias_step(layer):
     """
     if layer.input_quantizer is not None:
         return layer.input_scale() / LONE_CODE, 0.0
-    source = layer.source
+    source = layer.input_source
     if source is None:
         return None
     if source.output_quantizer is not None:
         return layer.input_scale() / LONE_CODE, 0.0
-    if not kinds.is_weighted(source) or source.input_scale() is None:
+    step = source.accumulator_step()
+    if step is None:
         return None
-    (quantizer,) = source.quantize_config.weights.values()
-    step = source.input_scale() * ops.reshape(quantizer.scale, (-1,))
     bias = source.bias.value if source.use_bias else 0.0
     return step, ops.cast(bias, "float32")
 
@@ -86,6 +84,22 @@ def slope_and_offset(layer, mean, variance):
     return slope, offset
 
 
+def on_grid_beta(layer):
+    """The beta that makes a plain batch norm compute the rounded offset.
+
+    Returns:
+        A tensor, or `None` where nothing is rounded or there is no beta.
+    """
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        return None
+    grid = bias_step(layer) if layer.quantize_config.bias_grid else None
+    if grid is None or not layer.center:
+        return None
+    moving = layer.moving_mean.value, layer.moving_variance.value
+    slope, offset = slope_and_offset(layer, *moving)
+    return layer.beta.value + _rounding(slope, offset, *grid)
+
+
 def _batch_statistics(layer, x):
     axes = [i for i in range(len(x.shape)) if i != _axis(layer, x)]
     return ops.moments(x, axes, synchronized=layer.synchronized)
@@ -101,8 +115,9 @@ def _is_untrained(layer):
 
 def _rounding(slope, offset, step, source_bias):
     """What rounding b to multiples of g adds to the offset; no gradient."""
-    slope, offset, step, source_bias = map(
-        ops.stop_gradient, (slope, offset, step, source_bias)
+    slope, offset, step, source_bias = (
+        ops.stop_gradient(ops.convert_to_tensor(t))
+        for t in (slope, offset, step, source_bias)
     )
     in_steps = bias_in_steps(slope, offset, step, source_bias)
     return ops.stop_gradient(slope * step * (ops.round(in_steps) - in_steps))

@@ -8,6 +8,7 @@ builds the model, and again when Keras rebuilds it from a file, in
 """
 
 from keras_saq.layers import kinds
+from keras_saq.layers.weights import is_weighted
 
 
 def find_source(tensor):
@@ -24,7 +25,7 @@ def find_source(tensor):
     outside = []  # nested models that the walk is inside of, with their inputs
     while True:
         history = getattr(tensor, "_keras_history", None)
-        if history is None:
+        if history is None or history.operation is None:
             return None
         operation, node_index, tensor_index = history
         node = operation._inbound_nodes[node_index]
@@ -37,7 +38,9 @@ def find_source(tensor):
         elif hasattr(operation, "output_quantizer"):
             if operation.output_quantizer is not None:
                 return operation
-            if kinds.is_weighted(operation):
+            if operation.quantized_parts is not None:
+                return operation.output_source(tensor_index)
+            if is_weighted(operation):
                 return operation
             if not kinds.is_transparent(operation):
                 return None

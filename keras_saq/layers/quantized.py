@@ -1,20 +1,32 @@
 """A quantized look-alike of any layer class."""
 
+import contextlib
 import functools
 import inspect
-import operator
 
 import keras
 from keras import ops
 from keras import tree
 
 from keras_saq.layers import kinds
+from keras_saq.layers.attention import UnfusedAttention
+from keras_saq.layers.attention import can_unfuse
 from keras_saq.layers.batch_normalization import call_on_bias_grid
+from keras_saq.layers.hidden import Hidden
+from keras_saq.layers.hidden import places
+from keras_saq.layers.hidden import serialize_float
 from keras_saq.layers.links import find_source
+from keras_saq.layers.operation import OperationLayer
 from keras_saq.layers.overlay import Overlay
 from keras_saq.layers.overlay import read_uncast
 from keras_saq.layers.perturbation import perturbed
+from keras_saq.layers.separable import call_in_two_steps
+from keras_saq.layers.separable import is_separable
+from keras_saq.layers.weights import has_integer_bias
+from keras_saq.layers.weights import is_weighted
+from keras_saq.layers.weights import weight
 from keras_saq.policy import QuantizeConfig
+from keras_saq.quantizers import is_calibrating
 
 
 class Quantized:
@@ -25,53 +37,64 @@ class Quantized:
     then, its weights read as their fake-quantized values (see `Overlay`), so
     that `layer.kernel` stays the latent float weight that is trained and
     saved. The look-alike serialises as the float layer plus a
-    `QuantizeConfig`, under one registered name for every class.
+    `QuantizeConfig`, under one registered name for every class. A composite
+    layer also has the table of what becomes of the layers inside of it (see
+    `keras_saq.layers.hidden`).
     """
 
     @classmethod
     def from_config(cls, config):
         """The quantized layer that a float layer and quantizers make."""
         deserialize = keras.saving.deserialize_keras_object
-        layer = config["layer"]
+        layer, quantize = config["layer"], config["quantize"]
         if isinstance(layer, dict):
             layer = deserialize(layer)
-        quantize = config["quantize"]
         if isinstance(quantize, dict):
             quantize = deserialize(quantize)
-        float_class = type(layer)
-        look_alike = float_class.from_config.__func__(
-            quantized_class(float_class), layer.get_config()
-        )
-        look_alike._attach(quantize)
-        return look_alike
+        if "hidden" not in config:
+            return _look_alike(layer, quantize)
+        hidden = {
+            place: entry
+            if isinstance(entry, Hidden)
+            else Hidden.from_config(entry)
+            for place, entry in config["hidden"].items()
+        }
+        return as_composite(layer, quantize, hidden, config["outputs"])
 
     def get_config(self):
-        activation = self.__dict__.get("_float_activation")
-        if activation is None:
-            config = super().get_config()
-        else:
-            wrapped, self.activation = self.activation, activation
-            try:
-                config = super().get_config()
-            finally:
-                self.activation = wrapped
-        layer = self._float_class.from_config(config)
-        return {
-            "layer": keras.saving.serialize_keras_object(layer),
+        config = {
+            "layer": serialize_float(self),
             "quantize": keras.saving.serialize_keras_object(
                 self.quantize_config
             ),
         }
+        if self.quantized_parts is not None:
+            config["hidden"] = {
+                place: entry.get_config()
+                for place, entry in self.quantized_parts.items()
+            }
+            config["outputs"] = list(self._output_places)
+        return config
+
+    def build_from_config(self, config):
+        is_default = getattr(self.build, "_is_default", False)
+        if self.quantized_parts is not None and is_default:
+            if not isinstance(self, keras.Model):
+                return  # it is built where it is called
+        super().build_from_config(config)
+        if self.quantized_parts is not None and self._is_pending:
+            self._apply_hidden()
 
     def _attach(self, config):
         """Makes the quantizers children, before the layer is built."""
         self.__dict__["quantize_config"] = config
         self.__dict__["_source"] = None
         for name, quantizer in config.weights.items():
-            setattr(self, f"{name}_quantizer", quantizer)
+            setattr(self, f"{name.replace('.', '_')}_quantizer", quantizer)
         self.input_quantizer = config.inputs
         self.output_quantizer = config.outputs
         self.logits_quantizer = config.logits
+        self.inner_quantizer = config.inner
         if config.logits is not None:
             self.__dict__["_float_activation"] = self.activation
             self.activation = functools.partial(
@@ -79,10 +102,57 @@ class Quantized:
             )
 
     @property
+    def quantized_parts(self):
+        """Dict from place to `Hidden`; `None` unless this is a composite."""
+        return self.__dict__.get("_hidden")
+
+    def _attach_hidden(self, hidden, output_places):
+        self.__dict__["_hidden"] = hidden
+        self.__dict__["_output_places"] = list(output_places)
+        self.__dict__["_is_pending"] = True
+        self.__dict__["_input_sources"] = []
+        # What is already there and built. The rest when it is.
+        self._apply_hidden()
+
+    def _apply_hidden(self):
+        """Quantizes the layers inside, once each of them is built."""
+        found = places(self)
+        layers = {place: found.get(place) for place in self._hidden}
+        if not all(layer and layer.built for layer in layers.values()):
+            return
+        for place, entry in self._hidden.items():
+            if not isinstance(layers[place], Quantized):
+                quantize_in_place(layers[place], entry.config)
+        for place, entry in self._hidden.items():
+            layers[place].__dict__["_source"] = self._find(entry.source, found)
+        self.__dict__["_is_pending"] = False
+
+    def _find(self, source, found):
+        if source is not None and source.startswith("input:"):
+            index = int(source.removeprefix("input:"))
+            return (
+                self._input_sources[index]
+                if index < len(self._input_sources)
+                else None
+            )
+        return found.get(source)
+
+    def output_source(self, index):
+        """The layer inside that makes the `index`-th output, or `None`."""
+        if self.quantized_parts is None or index >= len(self._output_places):
+            return None
+        return places(self).get(self._output_places[index])
+
+    @property
+    def weight_names(self):
+        """Names of the quantized weights."""
+        return list(self.quantize_config.weights)
+
+    @property
     def quantizers(self):
         """Every quantizer of the layer, weights first."""
         config = self.quantize_config
-        others = (config.inputs, config.logits, config.outputs)
+        others = (config.inputs, config.inner, config.logits, config.outputs)
         return [*config.weights.values(), *(q for q in others if q is not None)]
 
     def weight_quantizer(self, name):
@@ -95,7 +165,7 @@ class Quantized:
         A name can lead into a part of the layer: `"cell.kernel"` of an LSTM.
         """
         return [
-            (name, operator.attrgetter(name)(self), quantizer)
+            (name, weight(self, name), quantizer)
             for name, quantizer in self.quantize_config.weights.items()
         ]
 
@@ -118,15 +188,24 @@ class Quantized:
         return super().__call__(*args, **kwargs)
 
     def _link(self, args, kwargs):
-        if kinds.is_weighted(self) or kinds.is_batch_norm(self):
-            tensors = tree.flatten((args, kwargs))
-            if tensors and isinstance(tensors[0], keras.KerasTensor):
-                source = find_source(tensors[0])
-                if source is not None:
-                    self.__dict__["_source"] = source
+        tensors = tree.flatten((args, kwargs))
+        if not (tensors and isinstance(tensors[0], keras.KerasTensor)):
+            return
+        if self.quantized_parts is not None:
+            self.__dict__["_input_sources"] = [
+                find_source(tensor)
+                for tensor in tensors
+                if isinstance(tensor, keras.KerasTensor)
+            ]
+            if not self._is_pending:
+                self._apply_hidden()
+        elif is_weighted(self) or kinds.is_batch_norm(self):
+            source = find_source(tensors[0])
+            if source is not None:
+                self.__dict__["_source"] = source
 
     @property
-    def source(self):
+    def input_source(self):
         """The layer that makes this layer's input, where that matters."""
         return self._source
 
@@ -138,10 +217,39 @@ class Quantized:
             return self._source.output_quantizer.scale
         return None
 
+    def accumulator_step(self):
+        """What an integer bias counts: `input scale * weight scale`.
+
+        Returns:
+            A tensor with one value per output channel, or `None` where the
+            layer has no integer kernel or the scale of its input is unknown.
+        """
+        if not has_integer_bias(self):
+            return None
+        if is_separable(self):
+            quantizer = self.quantize_config.weights.get("pointwise_kernel")
+            inner = self.inner_quantizer
+            scale = None if inner is None else inner.scale
+        else:
+            quantizer = self.quantize_config.weights.get("kernel")
+            scale = self.input_scale()
+        if quantizer is None or scale is None:
+            return None
+        return scale * ops.reshape(quantizer.scale, (-1,))
+
     def _quantized_call(self, float_call, inputs, *args, **kwargs):
+        if self.quantized_parts is not None and self._is_pending:
+            # Builds what is inside.
+            float_call(self, inputs, *args, **kwargs)
+            self._apply_hidden()
+        if is_calibrating() and isinstance(self, keras.layers.TimeDistributed):
+            # All steps of the sequence at once, not the first one alone.
+            self.layer(ops.reshape(inputs, (-1, *inputs.shape[2:])))
         if self.input_quantizer is not None:
             inputs = _quantize(self.input_quantizer, inputs)
-        values = self._overlaid_values()
+            if isinstance(self, OperationLayer):
+                args = _quantize(self.input_quantizer, args)
+        values = self.overlaid_values()
         if values:
             with Overlay(values):
                 outputs = float_call(self, inputs, *args, **kwargs)
@@ -151,17 +259,16 @@ class Quantized:
             outputs = _quantize(self.output_quantizer, outputs)
         return outputs
 
-    def _overlaid_values(self):
+    def overlaid_values(self):
+        """List of `(variable, what it reads as)` while the layer is called."""
         values = []
         for _, variable, quantizer in self.quantized_weights():
             quantized = quantizer(read_uncast(variable))
             values.append((variable, perturbed(variable, quantized)))
-        if self.quantize_config.bias_grid and kinds.is_weighted(self):
-            bias = getattr(self, "bias", None)
-            input_scale = self.input_scale()
-            if bias is not None and input_scale is not None:
-                (quantizer,) = self.quantize_config.weights.values()
-                step = input_scale * ops.reshape(quantizer.scale, (-1,))
+        if self.quantize_config.bias_grid and is_weighted(self):
+            bias, step = getattr(self, "bias", None), self.accumulator_step()
+            if bias is not None and step is not None:
+                step = ops.reshape(step, bias.shape)
                 values.append((bias, snap(read_uncast(bias), step)))
         return values
 
@@ -173,7 +280,8 @@ def snap(bias, step):
 
 def _quantize(quantizer, tensors):
     return tree.map_structure(
-        lambda x: ops.cast(quantizer(x), x.dtype), tensors
+        lambda x: ops.cast(quantizer(x), x.dtype) if ops.is_tensor(x) else x,
+        tensors,
     )
 
 
@@ -184,11 +292,12 @@ def _quantize_then(quantizer, activation, x):
 @functools.cache
 def quantized_class(float_class):
     """The quantized look-alike of a layer class, made once per class."""
-    float_call = (
-        call_on_bias_grid
-        if issubclass(float_class, keras.layers.BatchNormalization)
-        else float_class.call
-    )
+    if issubclass(float_class, keras.layers.BatchNormalization):
+        float_call = call_on_bias_grid
+    elif is_separable(float_class):
+        float_call = call_in_two_steps
+    else:
+        float_call = float_class.call
     first = list(inspect.signature(float_class.call).parameters)[1]
 
     @functools.wraps(float_class.call)
@@ -207,9 +316,10 @@ def quantized_class(float_class):
     # before it has its quantizers.
     build.__dict__.pop("_is_default", None)
 
+    mixins = (UnfusedAttention,) if can_unfuse(float_class) else ()
     look_alike = type(
         f"Quantized{float_class.__name__}",
-        (Quantized, float_class),
+        (Quantized, *mixins, float_class),
         {
             "build": build,
             "call": call,
@@ -222,6 +332,57 @@ def quantized_class(float_class):
     return keras.saving.register_keras_serializable("keras_saq", "Quantized")(
         look_alike
     )
+
+
+def _look_alike(layer, config):
+    """An unbuilt quantized layer, of the class and settings of `layer`."""
+    float_class = type(layer)
+    look_alike = float_class.from_config.__func__(
+        quantized_class(float_class), layer.get_config()
+    )
+    look_alike._attach(config)
+    return look_alike
+
+
+def as_composite(layer, config, hidden, output_places=()):
+    """Turns a composite layer into its look-alike, and itself only.
+
+    Args:
+        layer: a layer that consists of layers, built or not.
+        config: its own `QuantizeConfig`.
+        hidden: dict from place to `Hidden`.
+        output_places: where the layers are that make its outputs; `None` for
+            an output that no quantized layer makes.
+
+    Returns:
+        `layer`.
+    """
+    layer.__class__ = quantized_class(type(layer))
+    with unlocked(layer):
+        layer._attach(config)
+        layer._build_quantizers()
+    layer._attach_hidden(hidden, output_places)
+    return layer
+
+
+def quantize_in_place(layer, config):
+    """Turns a built layer into its quantized look-alike."""
+    layer.__class__ = quantized_class(type(layer))
+    with unlocked(layer):
+        layer._attach(config)
+        layer._build_quantizers()
+
+
+@contextlib.contextmanager
+def unlocked(layer):
+    """Inside, a built layer can be given parts."""
+    was_locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        if was_locked:
+            layer._lock_state()
 
 
 keras.saving.register_keras_serializable("keras_saq", "Quantized")(Quantized)

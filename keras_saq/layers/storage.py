@@ -4,15 +4,19 @@ import math
 
 from keras import layers
 
+from keras_saq.layers.weights import weight
+from keras_saq.layers.weights import weight_axes
+
 FLOAT_BITS = 32
 
 
 def is_packable(layer):
     """Whether LiteRT has an exact kernel that reads packed 4- or 2-bit codes.
 
-    That is FULLY_CONNECTED: Dense, and 1x1 convolutions written as one.
+    That is FULLY_CONNECTED (Dense, EinsumDense, and 1x1 convolutions written
+    as one) and the lookup in an embedding.
     """
-    if isinstance(layer, layers.Dense):
+    if isinstance(layer, (layers.Dense, layers.EinsumDense, layers.Embedding)):
         return True
     return (
         isinstance(layer, layers.Conv2D)
@@ -34,13 +38,19 @@ def storage_bits(layer, weight_bits):
 def stored_bytes(layer, weight_bits):
     """Bytes of a layer's weights, scales and bias in the file."""
     bits = storage_bits(layer, weight_bits)
-    num_weights = math.prod(layer.kernel.shape)
-    num_channels = layer.kernel.shape[-1]
-    if isinstance(layer, layers.DepthwiseConv2D):
-        num_channels *= layer.kernel.shape[-2]
-    size = -(-num_weights * bits // 8)
-    if bits == FLOAT_BITS:
-        return size + (4 * num_channels if layer.use_bias else 0)
-    # A float32 scale and an int32 bias per channel: folding a batch
-    # normalization gives every layer a bias.
-    return size + 8 * num_channels
+    size = 0
+    for name, axes in weight_axes(layer).items():
+        shape = tuple(weight(layer, name).shape)
+        size += -(-math.prod(shape) * bits // 8)
+        num_scales = math.prod(shape[axis] for axis in axes)
+        if bits != FLOAT_BITS:
+            # A float32 scale per channel, and an int32 bias: folding a batch
+            # normalization gives every kernel one. A lookup has none.
+            size += num_scales * (4 if _is_lookup(layer) else 8)
+        elif getattr(layer, "use_bias", False):
+            size += 4 * num_scales
+    return size
+
+
+def _is_lookup(layer):
+    return isinstance(layer, layers.Embedding)

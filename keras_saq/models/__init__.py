@@ -5,15 +5,21 @@ from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.model import EXPORTERS
+from keras_saq.models.model import SUMMARIES
+from keras_saq.models.model import FloatLayer
 from keras_saq.models.model import Trainable
 from keras_saq.models.quantize import quantize_model
+from keras_saq.models.strip import strip
 
 __all__ = [
     "EXPORTERS",
+    "FloatLayer",
+    "SUMMARIES",
     "Trainable",
     "calibrate",
     "calibrate_from_fit_data",
     "quantize_model",
     "quantized_layers",
     "require_calibrated",
+    "strip",
 ]

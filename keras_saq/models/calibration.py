@@ -126,7 +126,9 @@ def _first_samples(model, data):
 
 
 def _check_shapes(model, arrays):
-    expected = [tuple(t.shape) for t in tree.flatten(model.inputs)]
+    if _symbolic_inputs(model) is None:
+        return
+    expected = [tuple(t.shape) for t in _symbolic_inputs(model)]
     received = [array.shape for array in arrays]
     if len(expected) != len(received) or not all(
         len(e) == len(r) and all(a in (None, b) for a, b in zip(e, r))
@@ -144,11 +146,18 @@ def _is_array_structure(model, data):
         return all(hasattr(v, "shape") for v in data.values())
     if isinstance(data, (list, tuple)):
         # One input: a list of arrays is a list of batches.
-        num_inputs = len(tree.flatten(model.inputs))
+        inputs = _symbolic_inputs(model)
+        num_inputs = len(data) if inputs is None else len(inputs)
         return num_inputs == len(data) > 1 and all(
             hasattr(v, "shape") for v in data
         )
     return hasattr(data, "shape")
+
+
+def _symbolic_inputs(model):
+    """Flat list of the model's inputs; `None` of a subclassed model."""
+    inputs = getattr(model, "inputs", None)
+    return None if inputs is None else tree.flatten(inputs)
 
 
 def _batches(data):

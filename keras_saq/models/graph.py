@@ -1,9 +1,23 @@
-"""The operations of a Functional or Sequential model as one flat list."""
+"""The operations of a model, at any depth, as one flat list.
+
+Functional and Sequential models say what they consist of. Everything else
+(subclassed models, composite layers, attention) is found by symbolic descent:
+its `call` is given symbolic tensors, and each layer and operation that it
+calls is recorded. Where a `call` cannot be followed, because it computes with
+a backend's own functions, the composite stays one closed site.
+"""
 
 import dataclasses
 
 import keras
 from keras import tree
+from keras.src.models.functional import functional_like_constructor
+
+from keras_saq.models.descent import Call
+from keras_saq.models.descent import descend
+from keras_saq.models.descent import input_structure
+from keras_saq.models.descent import is_composite
+from keras_saq.models.descent import sorted_nodes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -14,11 +28,18 @@ class Value:
         shape: with `None` for the batch axis.
         producer: the `Site` that makes it, or `None` for a model input.
         name: a readable name.
+        dtype: name of its dtype.
     """
 
     shape: tuple
     producer: "Site | None"
     name: str
+    dtype: str = "float32"
+
+    @property
+    def is_real(self):
+        """Whether it holds real numbers, and no indices or a mask."""
+        return "float" in self.dtype
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,37 +48,74 @@ class Site:
 
     Attributes:
         operation: the layer (or other Keras operation).
-        path: names of the nested models and of the operation, with `/`.
+        path: names of the models and layers it is in, and its own, with `/`.
         inputs: the `Value`s it reads, in order.
         outputs: the `Value`s it makes.
+        owner: the outermost composite that the operation is in, or `None`.
+        closed: why a composite could not be followed; `None` otherwise.
     """
 
     operation: object
     path: str
     inputs: list
     outputs: list
+    owner: object = None
+    closed: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opening:
+    """One call of a composite that was followed: what went in and out."""
+
+    composite: object
+    path: str
+    inputs: list
+    outputs: list
 
 
 class Graph:
-    """Sites in topological order; nested models are opened.
+    """Sites in topological order; models and composite layers are opened.
+
+    Args:
+        model: a built Keras model.
+        is_leaf: function of a layer and its path that says whether a
+            composite is not to be opened.
 
     Attributes:
         sites: list of `Site`.
+        openings: list of `Opening`, of composites that no other is around.
         inputs: list of `Value`.
         outputs: list of `Value`.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, is_leaf=None):
         self.sites = []
-        self.inputs = [
-            Value(tuple(t.shape), None, t.name)
-            for t in tree.flatten(model.inputs)
-        ]
-        self.outputs = self._run(model, self.inputs, prefix="")
+        self.openings = []
+        self.model = model
+        self._is_leaf = is_leaf or (lambda layer, path: False)
+        if is_graph_model(model):
+            self.inputs = [
+                Value(tuple(t.shape), None, t.name, t.dtype)
+                for t in tree.flatten(model.inputs)
+            ]
+            owner = None if is_plain_graph_model(model) else model
+            self.outputs = self._run(model, self.inputs, "", owner)
+        else:
+            arguments = input_structure(model)
+            self.inputs = [
+                Value(tuple(t.shape), None, f"input_{i}", t.dtype)
+                for i, t in enumerate(arguments.tensors)
+            ]
+            self.outputs = self._open(
+                model, arguments, self.inputs, "", "", model
+            )
         self._consumers = {}
         for site in self.sites:
             for value in site.inputs:
                 self._consumers.setdefault(value, []).append(site)
+        self._sites_of = {}
+        for site in self.sites:
+            self._sites_of.setdefault(id(site.operation), []).append(site)
 
     def consumers(self, value):
         """The sites that read a value."""
@@ -68,32 +126,100 @@ class Graph:
 
     def sites_of(self, operation):
         """Every call of an operation."""
-        return [site for site in self.sites if site.operation is operation]
+        return self._sites_of.get(id(operation), [])
 
-    def _run(self, model, inputs, prefix):
+    def _run(self, model, inputs, prefix, owner):
+        """The sites of a Functional or Sequential model."""
         model = functional(model)
         values = {
             id(tensor): value
             for tensor, value in zip(tree.flatten(model.inputs), inputs)
         }
-        for node in _sorted_nodes(model):
+        nodes = sorted_nodes(model.inputs, model.outputs)
+        return self._walk(nodes, values, model.outputs, prefix, owner)
+
+    def _walk(self, nodes, values, outputs, prefix, owner):
+        for node in nodes:
             operation = node.operation
             path = f"{prefix}{operation.name}"
-            site_inputs = [values[id(t)] for t in node.input_tensors]
-            if is_graph_model(operation):
-                made = self._run(operation, site_inputs, f"{path}/")
-            else:
-                site = Site(operation, path, site_inputs, [])
-                site.outputs.extend(
-                    Value(tuple(t.shape), site, path)
-                    for t in node.output_tensors
-                )
-                self.sites.append(site)
-                made = site.outputs
+            inputs = [values[id(t)] for t in node.input_tensors]
+            made = self._visit(operation, node, inputs, path, owner)
             values.update(
                 (id(t), value) for t, value in zip(node.output_tensors, made)
             )
-        return [values[id(t)] for t in tree.flatten(model.outputs)]
+        return [values[id(t)] for t in tree.flatten(outputs)]
+
+    def _visit(self, operation, node, inputs, path, owner):
+        opened = not self._is_leaf(operation, path)
+        if opened and is_graph_model(operation):
+            inside = owner
+            if owner is None and not is_plain_graph_model(operation):
+                inside = operation
+            made = self._run(operation, inputs, f"{path}/", inside)
+            if owner is None and inside is not None:
+                self.openings.append(Opening(operation, path, inputs, made))
+            return made
+        if opened and is_composite(operation):
+            call = Call.of_node(node)
+            return self._open(
+                operation, call, inputs, path, f"{path}/", owner or operation
+            )
+        return self._close(operation, node.output_tensors, inputs, path, owner)
+
+    def _close(self, operation, tensors, inputs, path, owner, closed=None):
+        site = Site(operation, path, inputs, [], owner, closed)
+        site.outputs.extend(
+            Value(tuple(t.shape), site, path, t.dtype) for t in tensors
+        )
+        self.sites.append(site)
+        return site.outputs
+
+    def _open(self, composite, call, inputs, path, prefix, owner):
+        """The sites of a composite, by symbolic descent."""
+        count = len(self.sites)
+        if isinstance(composite, keras.layers.TimeDistributed):
+            made = self._open_time_distributed(
+                composite, call, inputs, prefix, owner
+            )
+        else:
+            with descend(composite, call) as trace:
+                if trace.failure is not None:
+                    return self._close(
+                        composite,
+                        call.outputs,
+                        inputs,
+                        path,
+                        owner,
+                        trace.failure,
+                    )
+                values = {
+                    id(t): value for t, value in zip(trace.inputs, inputs)
+                }
+                made = self._walk(
+                    trace.nodes, values, trace.outputs, prefix, owner
+                )
+        if owner is composite:
+            self.openings.append(Opening(composite, path, inputs, made))
+        if len(self.sites) == count:
+            # Nothing in it is worth a site; it is one itself.
+            return self._close(composite, call.outputs, inputs, path, owner)
+        return made
+
+    def _open_time_distributed(self, wrapper, call, inputs, prefix, owner):
+        """The layer inside, which is run on each step of a sequence."""
+        layer = wrapper.layer
+        path = f"{prefix}{layer.name}"
+        if is_graph_model(layer):
+            return self._run(layer, inputs[:1], f"{path}/", owner)
+        step = Call((_one_step(call.tensors[0]),), {}, call.outputs)
+        if is_composite(layer):
+            return self._open(layer, step, inputs[:1], path, f"{path}/", owner)
+        return self._close(layer, step.outputs, inputs[:1], path, owner)
+
+
+def _one_step(tensor):
+    batch, _, *rest = tensor.shape
+    return keras.KerasTensor((batch, *rest), tensor.dtype)
 
 
 def is_graph_model(operation):
@@ -103,28 +229,19 @@ def is_graph_model(operation):
     )
 
 
+def is_plain_graph_model(model):
+    """Whether `clone_model` makes a model of the same class.
+
+    A class of its own, such as a backbone of KerasHub, is made by its own
+    constructor, with all that is inside.
+    """
+    if isinstance(model, keras.Sequential):
+        return type(model).__init__ is keras.Sequential.__init__
+    return is_graph_model(model) and functional_like_constructor(type(model))
+
+
 def functional(model):
     """The Functional model that a Sequential builds inside itself."""
     if isinstance(model, keras.Sequential):
         return model._functional
     return model
-
-
-def _sorted_nodes(model):
-    """The model's own nodes, producers first (not those of other graphs)."""
-    inputs = {id(t) for t in tree.flatten(model.inputs)}
-    order, seen = [], set()
-    stack = [(t, False) for t in reversed(tree.flatten(model.outputs))]
-    while stack:
-        tensor, done = stack.pop()
-        if id(tensor) in inputs:
-            continue
-        operation, node_index, _ = tensor._keras_history
-        node = operation._inbound_nodes[node_index]
-        if done:
-            order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((tensor, True))
-            stack.extend((t, False) for t in reversed(node.input_tensors))
-    return order

@@ -1,5 +1,6 @@
 """A quantized look-alike of any model class."""
 
+import dataclasses
 import functools
 
 import keras
@@ -8,8 +9,19 @@ from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.recovery import recovery
 
-# Filled by `keras_saq.export`: formats beyond those of `keras.Model.export`.
+# Filled by rooms above: formats beyond those of `keras.Model.export`, and the
+# table of bits and bytes that `summary` prints.
 EXPORTERS = {}
+SUMMARIES = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatLayer:
+    """A layer that stays in float, and why."""
+
+    path: str
+    layer_type: str
+    reason: str
 
 
 class Trainable:
@@ -70,14 +82,36 @@ class QuantizedModel(Trainable):
     A quantized Functional is still a Functional, a Sequential a Sequential.
     Added: scales that are still missing are taken from the first batch of
     `fit`, and `export(..., format="litert")` writes integers.
+
+    Attributes:
+        float_layers: list of `FloatLayer`: what the policy could not quantize.
     """
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        model = keras.saving.deserialize_keras_object(
-            config["model"], custom_objects=custom_objects
+        model = as_quantized_model(
+            keras.saving.deserialize_keras_object(
+                config["model"], custom_objects=custom_objects
+            )
         )
-        return as_quantized_model(model)
+        model.float_layers = [
+            FloatLayer(**row) for row in config.get("float_layers", ())
+        ]
+        return model
+
+    @property
+    def float_layers(self):
+        return self.__dict__.get("_float_layers", [])
+
+    @float_layers.setter
+    def float_layers(self, rows):
+        # Past Keras, which would track a list as state of the model.
+        self.__dict__["_float_layers"] = list(rows)
+
+    def summary(self, *args, print_fn=None, **kwargs):
+        """`keras.Model.summary`, and `keras_saq.summary` below it."""
+        super().summary(*args, print_fn=print_fn, **kwargs)
+        SUMMARIES["quantization"](self, print_fn=print_fn)
 
     def get_config(self):
         look_alike = type(self)
@@ -89,7 +123,8 @@ class QuantizedModel(Trainable):
         # Keras stores these beside this configuration and restores them.
         model.pop("compile_config", None)
         model.pop("build_config", None)
-        return {"model": model}
+        rows = [dataclasses.asdict(row) for row in self.float_layers]
+        return {"model": model, "float_layers": rows}
 
 
 @functools.cache

@@ -1,321 +1,303 @@
 """Which quantizers a policy puts where: one `QuantizeConfig` per layer.
 
-In the `"litert"` scheme every tensor between integer kernels has exactly one
-quantizer, at the last layer of the group that one kernel computes (Conv -> BN
--> ReLU is quantized after the ReLU only). Two consumers of a tensor read the
-same integers, as they will in the file. A tensor that no layer makes (a model
-input) is quantized by the layer that reads it, and so is a tensor that a
-layer wants with fewer bits than another consumer does.
+Where a tensor's quantizer goes is decided in `keras_saq.models.dataflow`. A
+tensor that no layer makes (a model input, the result of an operation inside
+of somebody's `call`) is quantized by the layer that reads it, and so is a
+tensor that a layer wants with fewer bits than another consumer does.
 """
-
-import dataclasses
 
 import keras
 
 from keras_saq.layers import kinds
+from keras_saq.layers.attention import can_unfuse
+from keras_saq.layers.separable import is_separable
+from keras_saq.layers.weights import has_integer_bias
+from keras_saq.layers.weights import is_weighted
+from keras_saq.layers.weights import weight_axes
+from keras_saq.models.bits import BitsTable
+from keras_saq.models.dataflow import Dataflow
+from keras_saq.models.graph import Graph
+from keras_saq.models.model import FloatLayer
 from keras_saq.policy import QuantizeConfig
-from keras_saq.quantizers import LSQ
+from keras_saq.policy import layer_paths
+from keras_saq.policy import make_quantizer
+from keras_saq.policy import resolve
+from keras_saq.quantizers import check_role
 
 NO_RULE = "no rule of the policy matches its path and type"
-UNKNOWN_LAYER = "no quantizer is known for this layer"
-UNKNOWN_ACTIVATION = "its activation has no integer form here"
-NOT_A_LAYER = "it is an operation, not a layer, and cannot hold a quantizer"
-
-
-@dataclasses.dataclass(frozen=True)
-class FloatLayer:
-    """A layer that stays in float, and why."""
-
-    path: str
-    layer_type: str
-    reason: str
+KEEP_FLOAT = "a rule of the policy keeps it in float"
+UNKNOWN_LAYER = "no integer form is known for this layer"
+UNKNOWN_ACTIVATION = "its activation is computed in float"
+FLOAT_OPERATION = "the operation is computed in float"
+CLOSED = "its `call` cannot be followed symbolically"
 
 
 class Plan:
-    """Resolves a policy on a graph.
+    """Resolves a policy on a model.
 
     Attributes:
+        graph: the model's `Graph`.
         configs: dict from `id(layer)` to its `QuantizeConfig`.
         floats: list of `FloatLayer`.
         num_weighted: number of layers whose weights are quantized.
     """
 
-    def __init__(self, graph, policy):
+    def __init__(self, model, policy):
         self.configs = {}
         self.floats = []
-        self._graph = graph
+        self._opened = set()
         self._policy = policy
-        self._bits = self._resolve_bits()
-        self.num_weighted = len(self._bits)
-        self._unsigned = {}
-        for site in graph.sites:
+        self._bits = BitsTable(policy, model)
+        self.graph = Graph(model, is_leaf=self._bits.is_leaf)
+        self._bits.resolve(self.graph)
+        self._flow = Dataflow(self.graph, self._bits, policy.stream_bits)
+        for site in self.graph.sites:
             self._place(site)
+        self._place_unreached(model)
+        self._open_attention(model)
+        for layer, path in self._bits.unmatched:
+            rule = policy.rule_for(path, layer)
+            self._keep_float(path, layer, KEEP_FLOAT if rule else NO_RULE)
+        self.num_weighted = self._bits.num_weighted()
 
-    def _resolve_bits(self):
-        """Weight and activation bits by `id` of each weighted layer."""
-        graph, policy = self._graph, self._policy
-        outer = _next_to_inputs(graph) | _next_to_outputs(graph)
-        bits = {}
-        for site in graph.sites:
-            layer = site.operation
-            if not kinds.is_weighted(layer):
-                continue
-            rule = policy.rule_for(site.path, type(layer).__name__)
-            if rule is None:
-                self._keep_float(site, NO_RULE)
-                continue
-            weight_bits, activation_bits = (
-                rule.weight_bits,
-                rule.activation_bits,
-            )
-            if policy.first_last_bits is not None and id(layer) in outer:
-                weight_bits = activation_bits = policy.first_last_bits
-            bits[id(layer)] = (weight_bits, activation_bits)
-        return bits
+    def config_of(self, operation):
+        """The `QuantizeConfig` of a layer, `None` where it does nothing."""
+        config = self.configs.get(id(operation))
+        if config is not None and has_effect(config):
+            return config
+        return QuantizeConfig() if id(operation) in self._opened else None
 
-    def _keep_float(self, site, reason):
-        layer_type = type(site.operation).__name__
-        self.floats.append(FloatLayer(site.path, layer_type, reason))
+    def _keep_float(self, path, layer, reason):
+        row = FloatLayer(path, type(layer).__name__, reason)
+        if row not in self.floats:
+            self.floats.append(row)
+
+    # --- Sites
 
     def _place(self, site):
-        layer = site.operation
-        if not isinstance(layer, keras.layers.Layer):
-            return self._keep_float(site, NOT_A_LAYER)
-        weighted = kinds.is_weighted(layer)
-        if weighted and id(layer) not in self._bits:
-            return None
-        if not weighted and not _is_known(layer):
-            if isinstance(layer, (keras.layers.ReLU, keras.layers.Activation)):
-                return self._keep_float(site, UNKNOWN_ACTIVATION)
-            return self._keep_float(site, UNKNOWN_LAYER)
-        config = self.configs.setdefault(id(layer), QuantizeConfig())
-        if weighted and not config.weights:
-            weight_bits, _ = self._bits[id(layer)]
-            config.weights = {
-                name: LSQ(
-                    weight_bits,
-                    narrow_range=True,
-                    channel_axes=axes,
-                    name=f"{name}_quantizer",
-                )
-                for name, axes in kinds.weight_axes(layer).items()
-            }
+        operation = site.operation
+        bits = self._bits.of(operation)
+        if bits is None and is_weighted(operation):
+            return  # reported as unmatched
+        config = self.configs.setdefault(id(operation), QuantizeConfig())
+        if bits is not None and not config.weights:
+            if bits.rule.config is not None:
+                custom = resolve(bits.rule.config, operation)
+                self.configs[id(operation)] = custom
+                if custom.outputs is not None:
+                    self._flow.custom_outputs.add(id(operation))
+                return
+            config.weights = self._weight_quantizers(operation, bits)
+        if not self._flow.is_integer(site):
+            self._report_float(site, bits)
         if self._policy.scheme == "paper":
-            self._place_paper(site, config)
+            self._place_paper(site, config, bits)
         else:
-            self._place_litert(site, config)
-        return None
+            self._place_litert(site, config, bits)
 
-    def _place_paper(self, site, config):
+    def _report_float(self, site, bits):
+        if bits is not None:
+            return  # weight-only
+        if not self._bits.has_activations:
+            return
+        operation = site.operation
+        if not any(value.is_real for value in site.outputs):
+            return
+        if self._bits.is_float(site):
+            reason = KEEP_FLOAT
+        elif site.closed is not None:
+            reason = f"{CLOSED}: {site.closed}"
+        elif isinstance(
+            operation, (keras.layers.ReLU, keras.layers.Activation)
+        ):
+            reason = UNKNOWN_ACTIVATION
+        elif isinstance(operation, keras.layers.Layer):
+            reason = UNKNOWN_LAYER
+        else:
+            reason = FLOAT_OPERATION
+        self._keep_float(site.path, operation, reason)
+
+    def _weight_quantizers(self, layer, bits):
+        return {
+            name: _make(
+                "weights",
+                self._policy.weight_quantizer_of(bits.rule),
+                num_bits=bits.weights,
+                narrow_range=True,
+                channel_axes=axes,
+                name=f"{name.replace('.', '_')}_quantizer",
+            )
+            for name, axes in weight_axes(layer).items()
+        }
+
+    def _tensor_quantizer(self, num_bits, signed, name, bits=None):
+        kind = (
+            self._policy.activation_quantizer
+            if bits is None
+            else self._policy.activation_quantizer_of(bits.rule)
+        )
+        return _make(
+            "activations",
+            kind,
+            num_bits=num_bits,
+            signed=signed,
+            name=name,
+        )
+
+    def _place_paper(self, site, config, bits):
         """An input quantizer at each weighted layer but the first."""
-        layer = site.operation
-        first = all(v.producer is None for v in site.inputs)
-        if kinds.is_weighted(layer) and config.inputs is None and not first:
-            config.inputs = LSQ(
-                self._bits[id(layer)][1], signed=None, name="input_quantizer"
+        first = all(value.producer is None for value in site.inputs)
+        if bits is None or bits.activations is None or first:
+            return
+        if config.inputs is None and _reads_a_tensor(site.operation):
+            config.inputs = self._tensor_quantizer(
+                bits.activations, None, "input_quantizer", bits
             )
 
-    def _place_litert(self, site, config):
-        layer = site.operation
-        (output,) = site.outputs
-        shared = len(self._graph.sites_of(layer)) > 1
-        if kinds.is_weighted(layer):
+    def _place_litert(self, site, config, bits):
+        flow, layer = self._flow, site.operation
+        if not self._bits.has_activations:
+            return
+        if has_integer_bias(layer) and flow.is_integer(site):
             # With a batch norm behind, the bias is rounded there.
             config.bias_grid = not any(
                 kinds.is_batch_norm(reader.operation)
-                and self._is_fused_onward(output)
-                for reader in self._graph.consumers(output)
+                and flow.is_fused_onward(site.outputs[0])
+                for reader in self.graph.consumers(site.outputs[0])
             )
         elif kinds.is_batch_norm(layer):
-            config.bias_grid = not shared and not getattr(
+            called_once = len(self.graph.sites_of(layer)) == 1
+            config.bias_grid = called_once and not getattr(
                 layer, "renorm", False
             )
-        if config.inputs is None and self._needs_input_quantizer(site, shared):
-            config.inputs = LSQ(
-                self._input_bits(site),
-                signed=None,
-                name="input_quantizer",
-            )
-        if self._has_float_activation(layer):
-            if config.logits is None:
-                config.logits = LSQ(
-                    self._policy.stream_bits, name="logits_quantizer"
+        if not flow.can_hold(site):
+            return
+        if is_separable(layer) and flow.is_integer(site):
+            if config.inner is None:
+                config.inner = self._tensor_quantizer(
+                    bits.activations, None, "inner_quantizer", bits
                 )
-        elif config.outputs is None and self._is_quantized_at(output):
-            config.outputs = LSQ(
-                self._value_bits(output),
-                signed=not self._is_unsigned(output),
-                name="output_quantizer",
+        if config.inputs is None and self._needs_input_quantizer(site):
+            config.inputs = self._tensor_quantizer(
+                self._input_bits(site, bits), None, "input_quantizer", bits
+            )
+            flow.requantizing.add(id(layer))
+        if flow.is_integer(site) and flow.has_float_activation(layer):
+            if config.logits is None:
+                config.logits = self._tensor_quantizer(
+                    self._policy.stream_bits, True, "logits_quantizer", bits
+                )
+        if config.outputs is None and any(
+            map(flow.is_quantized_at, site.outputs)
+        ):
+            config.outputs = self._tensor_quantizer(
+                max(map(flow.value_bits, site.outputs)),
+                self._output_sign(site),
+                "output_quantizer",
+                bits,
             )
 
-    def _needs_input_quantizer(self, site, shared):
-        layer = site.operation
-        if kinds.is_merge(layer) and not kinds.is_add(layer):
-            return False  # its output quantizer serves each of its inputs
-        if not all(self._is_on_a_grid(v) for v in site.inputs):
-            return not self._is_fused_into_producer(site)
-        if not kinds.is_weighted(layer):
+    def _output_sign(self, site):
+        """Whether outputs can be negative; `None` leaves it to the data."""
+        if all(map(self._flow.is_unsigned, site.outputs)):
             return False
-        (value,) = site.inputs
-        return shared or self._bits[id(layer)][1] < self._value_bits(
-            self._quantized_value(value)
-        )
+        return True if self._flow.is_integer(site) else None
 
-    def _input_bits(self, site):
-        layer = site.operation
-        if kinds.is_weighted(layer):
-            return self._bits[id(layer)][1]
-        if kinds.is_transparent(layer):
-            return self._value_bits(site.outputs[0])
+    def _needs_input_quantizer(self, site):
+        flow, layer = self._flow, site.operation
+        if not flow.is_integer(site) or not _reads_a_tensor(layer):
+            return False
+        if not all(value.is_real for value in site.inputs):
+            return False
+        if kinds.is_concatenate(layer):
+            return False  # its output quantizer serves each of its inputs
+        calls = self.graph.sites_of(layer)
+        values = [value for call in calls for value in call.inputs]
+        if not all(map(flow.is_on_a_grid, values)):
+            return not flow.is_fused_into_producer(site)
+        bits = self._bits.of(layer)
+        if bits is None:
+            return False
+        read = [flow.quantized_value(call.inputs[0]) for call in calls]
+        makers = {id(value.producer.operation) for value in read}
+        wanted = max(map(flow.value_bits, read))
+        return len(makers) > 1 or bits.activations < wanted
+
+    def _input_bits(self, site, bits):
+        if bits is not None:
+            return bits.activations
+        if kinds.is_transparent(site.operation):
+            return self._flow.value_bits(site.outputs[0])
         return self._policy.stream_bits
 
-    # --- Values
+    # --- What no site shows
 
-    def _is_on_a_grid(self, value):
-        """Whether a value is, or is the plain result of, quantized codes."""
-        producer = value.producer
-        if producer is None:
-            return False
-        layer = producer.operation
-        if kinds.is_transparent(layer):
-            config = self.configs.get(id(layer))
-            if config is not None and config.inputs is not None:
-                return True
-            return self._is_on_a_grid(producer.inputs[0])
-        return self._is_quantized_at(value)
+    def _place_unreached(self, model):
+        """Layers that are called where the descent does not see it.
 
-    def _quantized_value(self, value):
-        """The value whose quantizer a transparent chain hands on."""
-        while value.producer and kinds.is_transparent(value.producer.operation):
-            config = self.configs.get(id(value.producer.operation))
-            if config is not None and config.inputs is not None:
-                break
-            value = value.producer.inputs[0]
-        return value
+        In a composite that could not be followed, or with constants only.
+        Each quantizes its own input; where there is none to see, its weights.
+        """
+        reached, closed = set(), set()
+        for site in self.graph.sites:
+            reached.add(id(site.operation))
+            if site.closed is not None:
+                closed |= _ids(site.operation)
+            elif self._bits.of(site.operation) is not None:
+                # The cell of an LSTM is quantized as a part of it.
+                reached |= _ids(site.operation)
+        for path, layer in layer_paths(model):
+            if id(layer) in reached or not is_weighted(layer):
+                continue
+            reached |= _ids(layer)
+            self._bits.add(layer, path)
+            bits = self._bits.of(layer)
+            if bits is None:
+                continue
+            config = QuantizeConfig(self._weight_quantizers(layer, bits))
+            if (
+                id(layer) in closed
+                and bits.activations is not None
+                and _reads_a_tensor(layer)
+            ):
+                config.inputs = self._tensor_quantizer(
+                    bits.activations, None, "input_quantizer", bits
+                )
+            self.configs[id(layer)] = config
 
-    def _is_quantized_at(self, value):
-        """Whether the layer that makes a value quantizes its output."""
-        layer = value.producer.operation
-        if not isinstance(layer, keras.layers.Layer):
-            return False
-        if kinds.is_weighted(layer) and id(layer) not in self._bits:
-            return False
-        if not _is_known(layer) or kinds.is_transparent(layer):
-            return False
-        if self._has_float_activation(layer):
-            return False
-        return not self._is_fused_onward(value)
-
-    def _is_fused_onward(self, value):
-        """Whether the one layer that reads a value computes with its maker."""
-        consumers = self._graph.consumers(value)
-        if len(consumers) != 1 or self._graph.is_output(value):
-            return False
-        maker, reader = value.producer.operation, consumers[0].operation
-        if kinds.is_merge(reader) and not kinds.is_add(reader):
-            # The concatenation's quantizer serves each of its inputs.
-            return not kinds.is_average(maker) and (
-                kinds.is_add(maker) or not kinds.is_merge(maker)
-            )
-        if kinds.is_batch_norm(reader):
-            return (
-                kinds.is_weighted(maker)
-                and kinds.activation_of(maker) == "linear"
-                and not getattr(reader, "renorm", False)
-                and len(self._graph.sites_of(reader)) == 1
-            )
-        return kinds.is_relu(reader) and (
-            kinds.is_batch_norm(maker)
-            or kinds.is_add(maker)
-            or kinds.is_weighted(maker)
-            and kinds.activation_of(maker) == "linear"
-        )
-
-    def _is_fused_into_producer(self, site):
-        (value,) = site.inputs[:1]
-        producer = value.producer
-        if producer is None or not isinstance(
-            producer.operation, keras.layers.Layer
-        ):
-            return False
-        if not _is_known(producer.operation):
-            return False
-        if self._has_float_activation(producer.operation):
-            return False
-        return self._is_fused_onward(value)
-
-    def _has_float_activation(self, layer):
-        return kinds.is_weighted(layer) and (
-            kinds.activation_of(layer) == "other"
-        )
-
-    def _value_bits(self, value):
-        """The most bits that any consumer wants."""
-        graph, stream_bits = self._graph, self._policy.stream_bits
-        wanted = [stream_bits] if graph.is_output(value) else []
-        for site in graph.consumers(value):
-            layer = site.operation
-            if kinds.is_transparent(layer):
-                wanted.append(self._value_bits(site.outputs[0]))
-            elif id(layer) in self._bits:
-                wanted.append(self._bits[id(layer)][1])
-            else:
-                wanted.append(stream_bits)
-        return max(wanted, default=stream_bits)
-
-    def _is_unsigned(self, value):
-        """Whether the graph says that no element can be negative."""
-        if value not in self._unsigned:
-            self._unsigned[value] = self._find_unsigned(value)
-        return self._unsigned[value]
-
-    def _find_unsigned(self, value):
-        site = value.producer
-        if site is None or not isinstance(site.operation, keras.layers.Layer):
-            return False
-        layer = site.operation
-        if kinds.is_transparent(layer) or kinds.is_average(layer):
-            return self._is_unsigned(site.inputs[0])
-        if kinds.is_merge(layer):
-            return all(self._is_unsigned(v) for v in site.inputs)
-        return kinds.activation_of(layer) in ("relu", "relu6")
+    def _open_attention(self, model):
+        """Finds the attention layers whose softmax is quantized."""
+        for layer in model._flatten_layers():
+            if can_unfuse(type(layer)) and not layer._flash_attention:
+                softmax = self.configs.get(id(layer._softmax))
+                if softmax is not None and softmax.outputs is not None:
+                    self._opened.add(id(layer))
 
 
-def _is_known(layer):
-    return (
-        kinds.is_weighted(layer)
-        or kinds.is_batch_norm(layer)
-        or kinds.is_relu(layer)
-        or kinds.is_merge(layer)
-        or kinds.is_average(layer)
-        or kinds.is_transparent(layer)
+def _make(role, kind, **kwargs):
+    return check_role(make_quantizer(kind, **kwargs), role)
+
+
+def has_effect(config):
+    """Whether a configuration changes anything of a layer."""
+    return bool(
+        config.weights
+        or config.inputs
+        or config.outputs
+        or config.logits
+        or config.inner
+        or config.bias_grid
     )
 
 
-def _next_to_inputs(graph):
-    """Ids of weighted layers that no weighted layer comes before."""
-    return _first_weighted(
-        (site.operation, site.inputs, site.outputs) for site in graph.sites
+def _ids(layer):
+    """Ids of a layer and of all layers inside of it."""
+    return {id(part) for part in layer._flatten_layers()}
+
+
+def _reads_a_tensor(layer):
+    """Whether its first input is made of real numbers, in one piece."""
+    cells = (keras.layers.LSTMCell, keras.layers.GRUCell)
+    return not isinstance(
+        layer, (keras.layers.Embedding, keras.layers.SimpleRNNCell, *cells)
     )
-
-
-def _next_to_outputs(graph):
-    """Ids of weighted layers that no weighted layer comes after."""
-    return _first_weighted(
-        (site.operation, site.outputs, site.inputs)
-        for site in reversed(graph.sites)
-    )
-
-
-def _first_weighted(steps):
-    """Walks `(layer, values from, values to)`; the first weighted per path."""
-    behind, found = set(), set()
-    for layer, before, after in steps:
-        reached = any(value in behind for value in before)
-        if kinds.is_weighted(layer):
-            if not reached:
-                found.add(id(layer))
-            reached = True
-        if reached:
-            behind.update(after)
-    return found

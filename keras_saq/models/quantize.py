@@ -3,21 +3,24 @@
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
-from keras import tree
 
 from keras_saq import policy as policies
 from keras_saq.layers import Quantized
-from keras_saq.layers import quantize_layer
 from keras_saq.models import calibration as calibrations
-from keras_saq.models.graph import Graph
-from keras_saq.models.graph import is_graph_model
-from keras_saq.models.model import as_quantized_model
+from keras_saq.models.annotation import QuantizeAnnotate
+from keras_saq.models.copy import quantized_copy
+from keras_saq.models.copy import quantized_in_place
+from keras_saq.models.plan import KEEP_FLOAT
 from keras_saq.models.plan import Plan
 
+# As many layers of one type are listed one by one in a warning.
+_LISTED = 3
 
-def quantize_model(model, policy="w8a8", calibration=None, strict=False):
+
+def quantize_model(
+    model, policy="w8a8", calibration=None, strict=False, inplace=False
+):
     """Returns a copy of a model that trains and computes with few bits.
 
     Weights get one learned scale per output channel and activations one per
@@ -27,13 +30,16 @@ def quantize_model(model, policy="w8a8", calibration=None, strict=False):
     training updates. `model` itself is not changed.
 
     Args:
-        model: a built Functional or Sequential model, nested or not.
+        model: a built Keras model of any kind: Functional, Sequential or
+            subclassed, with models and composite layers inside at any depth.
         policy: a preset such as `"w4a8"` (weight bits, activation bits), the
             path of a policy's `.json`, or a `keras_saq.QuantizePolicy`.
         calibration: data from which the scales of activations are taken: an
             array of inputs, or an iterable of batches; see
             `keras_saq.calibrate`. Without it the first batch of `fit` serves.
         strict: raise, where a layer has to stay in float, instead of warning.
+        inplace: quantize `model` itself instead of a copy. For models that
+            cannot be copied, because a class in it has no `get_config`.
 
     Returns:
         The quantized model. It is not compiled.
@@ -59,9 +65,14 @@ def quantize_model(model, policy="w8a8", calibration=None, strict=False):
     """
     policy = policies.get(policy)
     _check_model(model)
-    plan = Plan(Graph(model), policy)
+    plan = Plan(model, policy)
     _check_plan(plan, policy, strict)
-    quantized = as_quantized_model(_clone(model, plan))
+    if inplace:
+        quantized = quantized_in_place(model, plan)
+    else:
+        quantized = quantized_copy(model, plan)
+    quantized.float_layers = plan.floats
+    _warn_of_dead_kernels(quantized)
     if calibration is not None:
         calibrations.calibrate(quantized, calibration)
     return quantized
@@ -80,13 +91,13 @@ def _check_model(model):
             "    model = keras.Sequential([keras.Input((28, 28, 1)), ...])\n\n"
             "or call `model.build(input_shape)` first."
         )
-    if not is_graph_model(model):
+    if any(
+        isinstance(layer, QuantizeAnnotate) for layer in model._flatten_layers()
+    ):
         raise ValueError(
-            "`quantize_model` takes Functional and Sequential models. "
-            f"Received: '{model.name}' of type {type(model).__name__}. Build "
-            "the same layers as\n\n"
-            "    inputs = keras.Input(shape)\n"
-            "    model = keras.Model(inputs, outputs_of(inputs))"
+            f"The model '{model.name}' is annotated. Quantize the layers that "
+            "are annotated, and no others, with\n\n"
+            "    q = keras_saq.quantize_apply(model)"
         )
     if any(isinstance(layer, Quantized) for layer in model._flatten_layers()):
         raise ValueError(
@@ -98,16 +109,24 @@ def _check_model(model):
 def _check_plan(plan, policy, strict):
     if not plan.num_weighted:
         raise ValueError(
-            "The model has no layer that the policy quantizes. Quantized are "
-            "Conv2D, DepthwiseConv2D and Dense layers whose path and type a "
-            f"rule matches. The rules are: {list(policy.rules)}. Layers that "
-            f"stay in float:\n{_table(plan.floats)}"
+            "The model has no layer that the policy quantizes: convolution, "
+            "dense, embedding and recurrent layers whose path and type a "
+            "rule matches, and layers whose rule has a `config`. The rules "
+            f"are: {list(policy.rules)}. Layers that stay in float:\n"
+            f"{_table(plan.floats)}"
         )
-    if not plan.floats:
+    unused = policy.unused_rules(plan.graph.model)
+    if unused:
+        warnings.warn(
+            "These rules of the policy decide nothing in the model: no layer "
+            f"matches, or an earlier rule has taken it: {unused}. The paths "
+            "of the layers: `keras_saq.policy.layer_paths(model)`.",
+            stacklevel=3,
+        )
+    floats = [row for row in plan.floats if row.reason != KEEP_FLOAT]
+    if not floats:
         return
-    message = (
-        f"{len(plan.floats)} layer(s) stay in float:\n{_table(plan.floats)}"
-    )
+    message = f"{len(floats)} layer(s) stay in float:\n{_table(floats)}"
     if strict:
         raise ValueError(
             f"{message}\nReplace them, or call `quantize_model` with "
@@ -117,8 +136,16 @@ def _check_plan(plan, policy, strict):
 
 
 def _table(floats):
+    """One line per layer, or for many of a type with one reason, for all."""
+    groups = {}
+    for layer in floats:
+        groups.setdefault((layer.layer_type, layer.reason), []).append(layer)
     rows = [("layer", "type", "reason")]
-    rows += [(f.path, f.layer_type, f.reason) for f in floats]
+    for (layer_type, reason), layers in groups.items():
+        paths = [layer.path for layer in layers]
+        if len(paths) > _LISTED:
+            paths = [f"{paths[0]} and {len(paths) - 1} more"]
+        rows += [(path, layer_type, reason) for path in paths]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(
         f"  {path:{widths[0]}}  {kind:{widths[1]}}  {reason}"
@@ -126,79 +153,10 @@ def _table(floats):
     )
 
 
-def _clone(model, plan):
-    """A copy of the model with quantized layers, weights included."""
-    copies = {}
-
-    def copy_layer(layer):
-        if id(layer) not in copies:
-            if is_graph_model(layer):
-                copy = _clone_graph(layer, copy_layer)
-            else:
-                copy = _copy_layer(layer, plan.configs.get(id(layer)))
-            copies[id(layer)] = (layer, copy)
-        return copies[id(layer)][1]
-
-    clone = _clone_graph(model, copy_layer)
-    for layer, copy in copies.values():
-        if not is_graph_model(layer):
-            _copy_variables(layer, copy)
-            if isinstance(copy, Quantized):
-                copy.initialize_weight_scales()
-    _warn_of_dead_kernels([copy for _, copy in copies.values()])
-    return clone
-
-
-def _clone_graph(model, copy_layer):
-    inputs = None
-    if not isinstance(model, keras.Sequential):
-        # Keras would name the new input layers after their tensors.
-        inputs = tree.map_structure(_copy_input, model.input)
-    compiled, model.compiled = model.compiled, False  # the copy is not
-    try:
-        return keras.models.clone_model(
-            model, input_tensors=inputs, clone_function=copy_layer
-        )
-    finally:
-        model.compiled = compiled
-
-
-def _copy_input(tensor):
-    layer = tensor._keras_history.operation
-    return layer.__class__.from_config(layer.get_config()).output
-
-
-def _copy_layer(layer, config):
-    if config is not None and _has_effect(config):
-        return quantize_layer(layer, config)
-    return layer.__class__.from_config(layer.get_config())
-
-
-def _has_effect(config):
-    return bool(
-        config.weights
-        or config.inputs
-        or config.outputs
-        or config.logits
-        or config.bias_grid
-    )
-
-
-def _copy_variables(layer, copy):
-    own = copy.variables
-    if isinstance(copy, Quantized):
-        added = {id(v) for q in copy.quantizers for v in q.variables}
-        own = [v for v in own if id(v) not in added]
-    for source, target in zip(layer.variables, own, strict=True):
-        # By way of NumPy: the two models must not share a buffer, which
-        # JAX would hand over to the first train step of one of them.
-        target.assign(np.copy(ops.convert_to_numpy(source)))
-
-
-def _warn_of_dead_kernels(layers):
+def _warn_of_dead_kernels(model):
     """One warning that names every kernel a third of which is zero."""
     rows = []
-    for layer in layers:
+    for layer in model._flatten_layers():
         if isinstance(layer, Quantized):
             for name, variable, quantizer in layer.quantized_weights():
                 weight = ops.convert_to_numpy(variable)

@@ -2,9 +2,23 @@
 
 import dataclasses
 
+from keras_saq.layers.storage import FLOAT_BITS
+from keras_saq.models import FloatLayer
 from keras_saq.report.table import format_table
 from keras_saq.search import LayerCost
 from keras_saq.search import layer_costs
+
+_HEADER = (
+    "layer",
+    "type",
+    "weight bits",
+    "input bits",
+    "scale per",
+    "zeros",
+    "MACs (M)",
+    "BOPs (M)",
+    "stored (kB)",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,12 +27,15 @@ class Summary:
 
     Attributes:
         rows: list of `keras_saq.search.LayerCost`, one per layer call.
+        floats: list of `keras_saq.models.FloatLayer`: what stayed in float
+            when the model was quantized, and why.
         bops: bit operations of one inference.
         macs: multiplications of one inference.
         stored_bytes: bytes of all weights, scales and biases in the file.
     """
 
     rows: list[LayerCost]
+    floats: list[FloatLayer] = dataclasses.field(default_factory=list)
 
     @property
     def bops(self):
@@ -33,21 +50,14 @@ class Summary:
         return sum(row.stored_bytes for row in self.rows)
 
     def __str__(self):
-        header = (
-            "layer",
-            "type",
-            "weight bits",
-            "input bits",
-            "MACs (M)",
-            "BOPs (M)",
-            "stored (kB)",
-        )
         rows = [
             (
                 row.path,
                 row.layer_type,
-                str(row.weight_bits),
-                str(row.activation_bits),
+                _bits(row.weight_bits),
+                _bits(row.activation_bits),
+                row.granularity,
+                f"{row.zero_share:.0%}",
                 f"{row.macs / 1e6:.3f}",
                 f"{row.bops / 1e6:.2f}",
                 f"{row.stored_bytes / 1e3:.2f}",
@@ -55,15 +65,21 @@ class Summary:
             for row in self.rows
         ]
         total = (
-            "total",
-            "",
-            "",
-            "",
+            *("total", "", "", "", "", ""),
             f"{self.macs / 1e6:.3f}",
             f"{self.bops / 1e6:.2f}",
             f"{self.stored_bytes / 1e3:.2f}",
         )
-        return format_table(header, [*rows, total], num_left=2)
+        text = format_table(_HEADER, [*rows, total], num_left=2)
+        if self.floats:
+            lines = [(f.path, f.layer_type, f.reason) for f in self.floats]
+            header = ("stays in float", "type", "why")
+            text += "\n\n" + format_table(header, lines, num_left=3)
+        return text
+
+
+def _bits(bits):
+    return "float" if bits == FLOAT_BITS else str(bits)
 
 
 def summary(model, print_fn=None):
@@ -75,7 +91,8 @@ def summary(model, print_fn=None):
             `False` prints nothing.
 
     Returns:
-        A `Summary` with `.rows`, `.bops`, `.macs` and `.stored_bytes`.
+        A `Summary` with `.rows`, `.floats`, `.bops`, `.macs` and
+        `.stored_bytes`.
 
     Example:
 
@@ -85,7 +102,9 @@ def summary(model, print_fn=None):
     >>> keras_saq.summary(model, print_fn=False).macs
     64
     """
-    result = Summary(layer_costs(getattr(model, "model", model)))
+    model = getattr(model, "model", model)
+    floats = getattr(model, "float_layers", [])
+    result = Summary(layer_costs(model), list(floats))
     if print_fn is not False:
         (print_fn or print)(str(result))
     return result

@@ -5,23 +5,34 @@ Bit operations (BOPs) are counted as in the released code of SAQ (arXiv
 
     BOPs = K * K * C_in * (C_out / groups) * H_out * W_out * b_w * b_a
 
-for each layer with weights; batch normalization, activations and additions
-are not counted, and the first layer's input counts as 8 bits whether or not
-it is quantized.
+for each layer with weights; batch normalization, activations, additions and
+the products inside of attention are not counted, and the first layer's input
+counts as 8 bits whether or not it is quantized.
 """
 
 import dataclasses
 import math
 
 from keras import layers
+from keras import ops
 
 from keras_saq.layers import Quantized
 from keras_saq.layers import kinds
+from keras_saq.layers.hidden import float_class
 from keras_saq.layers.storage import FLOAT_BITS
 from keras_saq.layers.storage import stored_bytes
+from keras_saq.layers.weights import is_weighted
+from keras_saq.layers.weights import weight
+from keras_saq.layers.weights import weight_axes
 from keras_saq.models.graph import Graph
+from keras_saq.policy import layer_paths
 
 _INPUT_BITS = 8
+_TRANSPOSED = (
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,62 +43,110 @@ class LayerCost:
         path: the layer's path.
         layer_type: name of the float layer's class.
         weight_bits: bits of a weight, 32 for float.
-        activation_bits: bits of the tensor that the layer reads.
+        activation_bits: bits of the tensor that the layer reads, 32 for
+            float.
+        granularity: what has a scale of its own, e.g. `"channel (64)"`.
         macs: multiplications of one inference.
         bops: bit operations of one inference.
         stored_bytes: bytes of weights, scales and bias in a LiteRT file.
+        zero_share: share of the weights that are zero.
     """
 
     path: str
     layer_type: str
     weight_bits: int
     activation_bits: int
+    granularity: str
     macs: int
     bops: int
     stored_bytes: int
+    zero_share: float
 
 
 def layer_costs(model):
     """A `LayerCost` for each call of a layer with weights.
 
     Args:
-        model: a Functional or Sequential model, quantized or not, with a
-            static input size.
+        model: a Keras model of any kind, quantized or not, with a static
+            input size.
 
     Returns:
-        List in the order of the graph.
+        List in the order of the graph. Layers that are called where the
+        graph does not show it come last, with no multiplications.
     """
-    costs = []
-    seen = set()
+    costs, seen = [], set()
     for site in Graph(model).sites:
         layer = site.operation
-        if not kinds.is_weighted(layer):
-            continue
-        weight_bits, activation_bits = _bits(site)
-        macs = _macs(layer, site.inputs[0].shape, site.outputs[0].shape)
-        costs.append(
-            LayerCost(
-                path=site.path,
-                layer_type=getattr(layer, "_float_class", type(layer)).__name__,
-                weight_bits=weight_bits,
-                activation_bits=activation_bits,
-                macs=macs,
-                bops=macs * weight_bits * activation_bits,
-                stored_bytes=0
-                if id(layer) in seen
-                else stored_bytes(layer, weight_bits),
-            )
-        )
-        seen.add(id(layer))
+        if is_weighted(layer):
+            macs = _macs(site)
+            costs.append(_cost(layer, site.path, site, macs, layer in seen))
+            seen.update(layer._flatten_layers())
+    for path, layer in layer_paths(model):
+        if layer not in seen and is_weighted(layer):
+            costs.append(_cost(layer, path, None, 0, False))
+            seen.update(layer._flatten_layers())
     return costs
 
 
-def _bits(site):
-    layer = site.operation
-    if not isinstance(layer, Quantized):
-        return FLOAT_BITS, FLOAT_BITS
-    (quantizer,) = layer.quantize_config.weights.values()
-    return quantizer.num_bits, _input_bits(site)
+def _cost(layer, path, site, macs, is_repeated):
+    weight_bits = _weight_bits(layer)
+    activation_bits = FLOAT_BITS
+    if weight_bits != FLOAT_BITS and site is not None:
+        activation_bits = _input_bits(site)
+    size = 0 if is_repeated else _stored_bytes(layer, weight_bits)
+    return LayerCost(
+        path=path,
+        layer_type=float_class(type(layer)).__name__,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        granularity=_granularity(layer),
+        macs=macs,
+        bops=macs * weight_bits * activation_bits,
+        stored_bytes=size,
+        zero_share=_zero_share(layer),
+    )
+
+
+def _is_quantized(layer):
+    return isinstance(layer, Quantized) and bool(layer.quantize_config.weights)
+
+
+def _weight_bits(layer):
+    if not _is_quantized(layer):
+        return FLOAT_BITS
+    return max(q.num_bits for q in layer.quantize_config.weights.values())
+
+
+def _stored_bytes(layer, weight_bits):
+    if weight_axes(layer):
+        return stored_bytes(layer, weight_bits)
+    # A custom layer: its codes take bytes.
+    return sum(math.prod(v.shape) for _, v, _ in layer.quantized_weights())
+
+
+def _granularity(layer):
+    if not _is_quantized(layer):
+        return "-"
+    quantizer = list(layer.quantize_config.weights.values())[-1]
+    count = math.prod(quantizer.scale.shape)
+    if quantizer.group_size is not None:
+        return f"group of {quantizer.group_size} ({count})"
+    return f"channel ({count})" if quantizer.channel_axes else "tensor"
+
+
+def _zero_share(layer):
+    num_zeros = num_weights = 0
+    if _is_quantized(layer):
+        for _, variable, quantizer in layer.quantized_weights():
+            value = ops.convert_to_numpy(quantizer(variable.value))
+            num_zeros += (value == 0).sum()
+            num_weights += value.size
+    else:
+        for name in weight_axes(layer):
+            value = ops.convert_to_numpy(weight(layer, name))
+            num_zeros += (value == 0).sum()
+            num_weights += value.size
+    return float(num_zeros / max(num_weights, 1))
 
 
 def _input_bits(site):
@@ -106,16 +165,58 @@ def _input_bits(site):
     return _INPUT_BITS
 
 
-def _macs(layer, input_shape, output_shape):
-    kernel = math.prod(layer.kernel.shape)
-    if isinstance(layer, layers.Dense):
-        return kernel * math.prod(output_shape[1:-1])
-    channels_first = layer.data_format == "channels_first"
-    spatial = output_shape[2:] if channels_first else output_shape[1:-1]
-    if None in spatial:
-        raise ValueError(
-            f"The layer '{layer.name}' has no static output size: "
-            f"{output_shape}. Build the model with a fixed input shape to "
-            "count its operations."
+def _macs(site):
+    """Multiplications: weights, times the positions that use each of them."""
+    layer = site.operation
+    if isinstance(layer, layers.Embedding) or not weight_axes(layer):
+        return 0
+    output, source = site.outputs[0].shape, site.inputs[0].shape
+    if isinstance(layer, layers.RNN):
+        return _num_weights(layer) * _recurrent_positions(site)
+    if isinstance(layer, _TRANSPOSED):
+        kernel = layer.kernel.shape
+        return math.prod(kernel) * _size(site, source) // kernel[-1]
+    if isinstance(layer, layers.Conv1D | layers.Conv2D | layers.Conv3D):
+        # (grouped convolutions have fewer weights, not fewer positions)
+        return math.prod(layer.kernel.shape) * (
+            _size(site, output) // layer.filters
         )
-    return kernel * math.prod(spatial)
+    total = 0
+    for name, axes in weight_axes(layer).items():
+        shape = weight(layer, name).shape
+        channels = math.prod(shape[axis] for axis in axes)
+        if name == "depthwise_kernel":
+            spatial = _size(site, output) // layer.filters
+            total += math.prod(shape) * spatial
+        else:
+            total += math.prod(shape) * _size(site, output) // channels
+    return total
+
+
+def _num_weights(layer):
+    return sum(
+        math.prod(weight(layer, name).shape) for name in weight_axes(layer)
+    )
+
+
+def _recurrent_positions(site):
+    """Time steps, times pixels where the cell is a convolution."""
+    shape = site.inputs[0].shape
+    steps = _size(site, shape[:2])
+    if site.operation.__class__.__name__.startswith(("Conv", "QuantizedConv")):
+        output = site.outputs[0].shape
+        rank = len(shape) - 3
+        steps *= math.prod(output[-1 - rank : -1])
+    return steps
+
+
+def _size(site, shape):
+    """Elements of a tensor for one sample."""
+    batch, *rest = shape
+    if None in rest:
+        raise ValueError(
+            f"The layer '{site.operation.name}' has no static output size: "
+            f"{shape}. Build the model with a fixed input shape to count its "
+            "operations."
+        )
+    return (batch or 1) * math.prod(rest)

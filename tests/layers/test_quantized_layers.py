@@ -244,7 +244,7 @@ def test_a_perturbation_is_added_after_quantization_and_ends_with_its_scope():
     eps = np.full((4, 3), 0.25, "float32")
     clean = keras.ops.convert_to_numpy(layer.kernel_quantizer(layer.kernel))
     with PerturbationScope({id(layer.kernel): eps}):
-        values = dict((id(v), t) for v, t in layer._overlaid_values())
+        values = dict((id(v), t) for v, t in layer.overlaid_values())
         np.testing.assert_array_equal(
             keras.ops.convert_to_numpy(values[id(layer.kernel)]), clean + eps
         )
@@ -261,7 +261,7 @@ def test_bias_is_on_the_grid_of_the_accumulator():
     q = keras_saq.quantize_model(model, "w2a8", calibration=np.eye(4) - 0.5)
     layer = q.layers[-1]
     step = layer.input_scale() * layer.kernel_quantizer.scale
-    (_, kernel), (variable, bias) = layer._overlaid_values()
+    (_, kernel), (variable, bias) = layer.overlaid_values()
     assert variable is layer.bias
     codes = keras.ops.convert_to_numpy(bias / step)
     np.testing.assert_allclose(codes, np.rint(codes), rtol=1e-6)

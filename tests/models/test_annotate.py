@@ -164,7 +164,7 @@ def test_only_annotated_layers_are_quantized(name, expected):
     model = NETWORKS[name]()
     q = quantize_apply(model, "w4a8", calibration=inputs_of(model))
     assert quantized_names(q) == expected
-    assert type(q) is type(model)
+    assert isinstance(q, type(model))
     assert q.name == model.name
     assert not any(
         isinstance(layer, QuantizeAnnotate) for layer in q._flatten_layers()

@@ -216,7 +216,7 @@ def test_slice_clone_and_deepcopy_keep_quantizers(tmp_path):
     part.save(tmp_path / "part.keras")
     loaded = keras.saving.load_model(tmp_path / "part.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), expected)
-    assert loaded.get_layer("conv2d_1").source.name == "re_lu_1"
+    assert loaded.get_layer("conv2d_1").input_source.name == "re_lu_1"
 
     clone = keras.models.clone_model(model)
     assert type(clone) is type(model)
@@ -225,8 +225,8 @@ def test_slice_clone_and_deepcopy_keep_quantizers(tmp_path):
     outputs = keras.ops.convert_to_numpy(clone(x))
     np.testing.assert_allclose(outputs, expected, atol=1e-6)
     for layer in clone.layers:
-        if isinstance(layer, Quantized) and layer.source is not None:
-            assert layer.source is clone.get_layer(layer.source.name)
+        if isinstance(layer, Quantized) and layer.input_source is not None:
+            assert layer.input_source is clone.get_layer(layer.input_source.name)
 
     twin = copy.deepcopy(model)
     np.testing.assert_array_equal(twin.predict(x, verbose=0), expected)
@@ -266,19 +266,37 @@ def test_quantized_twice():
         keras_saq.quantize_model(quantized(), "w4a8")
 
 
-def test_subclassed_model_is_refused_by_name():
-    class Mine(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = layers.Dense(3)
+class Tailed(keras.Model):
+    """Keras cannot know what it was made with, so it cannot be copied."""
 
-        def call(self, x):
-            return self.dense(x)
+    def __init__(self, tail):
+        super().__init__()
+        self.dense = layers.Dense(3)
+        self.tail = tail
 
-    model = Mine()
-    model(np.zeros((1, 4)))
-    with pytest.raises(ValueError, match="Functional and Sequential.*Mine"):
+    def call(self, x):
+        return self.tail(self.dense(x))
+
+
+def test_a_model_that_cannot_be_copied_is_quantized_in_place():
+    model = Tailed(keras.ops.tanh)
+    x = np.eye(4, dtype="float32")
+    model(x)
+    with pytest.warns(UserWarning), pytest.raises(
+        ValueError, match="'tailed'(.|\n)*inplace=True"
+    ):
         keras_saq.quantize_model(model, "w4a8")
+    assert type(model) is Tailed
+    with pytest.warns(UserWarning, match="tanh"):
+        q = keras_saq.quantize_model(model, "w4a8", x, inplace=True)
+    assert q is model
+    codes = q.dense.kernel_quantizer.codes(q.dense.kernel)
+    scale = q.dense.kernel_quantizer.scale
+    seen = q.dense.overlaid_values()[0][1]
+    np.testing.assert_allclose(seen, codes * scale, rtol=1e-6)
+    q.compile("sgd", "mse")
+    q.fit(x, np.ones((4, 3)), verbose=0)
+    assert q.predict(x, verbose=0).shape == (4, 3)
 
 
 def test_nothing_to_quantize():
@@ -301,7 +319,7 @@ def test_unsupported_layer_warns_once_with_a_table():
     (warning,) = [w for w in record if w.category is UserWarning]
     assert "norm" in str(warning.message)
     assert "LayerNormalization" in str(warning.message)
-    assert "no quantizer is known" in str(warning.message)
+    assert "no integer form is known" in str(warning.message)
     assert q.predict(x, verbose=0).shape == (4, 3)
 
 

@@ -1,0 +1,195 @@
+"""A quantized copy of a float model, weights included."""
+
+import keras
+import numpy as np
+from keras import ops
+from keras import tree
+from keras.src.utils.python_utils import is_default
+
+from keras_saq.layers import Quantized
+from keras_saq.layers import quantize_layer
+from keras_saq.layers.hidden import parts
+from keras_saq.layers.operation import OperationLayer
+from keras_saq.layers.quantized import as_composite
+from keras_saq.models.graph import is_graph_model
+from keras_saq.models.graph import is_plain_graph_model
+from keras_saq.models.inside import Inside
+from keras_saq.models.model import as_quantized_model
+from keras_saq.policy import QuantizeConfig
+from keras_saq.quantizers import Quantizer
+
+
+def quantized_copy(model, plan):
+    """A copy of `model` that is quantized as a `Plan` says."""
+    if is_plain_graph_model(model):
+        copy = _QuantizedCopy(plan).run(model)
+    else:
+        copy = rebuild(model)
+        copy_variables(model, copy)
+        copy = quantize_inside(copy, Inside(plan, model))
+    return _finish(copy)
+
+
+def quantized_in_place(model, plan):
+    """Makes of `model` itself what a `Plan` says."""
+    return _finish(quantize_inside(model, Inside(plan, model)))
+
+
+def quantize_inside(model, inside):
+    return as_composite(model, QuantizeConfig(), inside.hidden, inside.outputs)
+
+
+def _finish(model):
+    for layer in model._flatten_layers():
+        if isinstance(layer, Quantized):
+            layer.initialize_weight_scales()
+    return as_quantized_model(model)
+
+
+class GraphCopy:
+    """Copies Functional and Sequential models operation by operation.
+
+    Args:
+        values: dict from `id` of a variable to what its copy shall hold,
+            where that is something else.
+    """
+
+    def __init__(self, values=None):
+        self._values = values
+        self._copies = {}
+
+    def make(self, operation):
+        """A new operation for one of the model."""
+        return from_own_config(operation)
+
+    def run(self, model):
+        clone = self._clone(model)
+        for layer, copy in self._copies.values():
+            if not is_plain_graph_model(layer):
+                copy_variables(layer, copy, self._values)
+        return clone
+
+    def _clone(self, model):
+        inputs = None
+        if not isinstance(model, keras.Sequential):
+            # Keras would name the new input layers after their tensors.
+            inputs = tree.map_structure(_copy_input, model.input)
+        compiled, model.compiled = model.compiled, False  # the copy is not
+        try:
+            return keras.models.clone_model(
+                model, input_tensors=inputs, clone_function=self._copy
+            )
+        finally:
+            model.compiled = compiled
+
+    def _copy(self, operation):
+        if id(operation) not in self._copies:
+            made = (
+                self._clone(operation)
+                if is_plain_graph_model(operation)
+                else self.make(operation)
+            )
+            self._copies[id(operation)] = operation, made
+        return self._copies[id(operation)][1]
+
+
+class _QuantizedCopy(GraphCopy):
+    def __init__(self, plan):
+        super().__init__()
+        self._plan = plan
+
+    def make(self, operation):
+        config = self._plan.config_of(operation)
+        if not isinstance(operation, keras.layers.Layer):
+            if config is None:
+                return super().make(operation)
+            layer = OperationLayer(operation, name=operation.name)
+            return quantize_layer(layer, config)
+        inside = Inside(self._plan, operation)
+        if inside.hidden and not (config is not None and config.weights):
+            return as_composite(
+                from_own_config(operation),
+                config or QuantizeConfig(),
+                inside.hidden,
+                inside.outputs,
+            )
+        if config is None:
+            return super().make(operation)
+        return quantize_layer(operation, config)
+
+
+def from_own_config(operation):
+    """A new layer or model of the same class and settings."""
+    try:
+        return type(operation).from_config(operation.get_config())
+    except Exception as error:
+        # Keras also notes the arguments of a constructor, which serves
+        # classes whose constructor takes no `name` or `dtype`.
+        noted = getattr(operation, "_auto_config", None)
+        if noted is not None and is_default(operation.get_config):
+            return type(operation)(**noted.config)
+        name = type(operation).__name__
+        raise ValueError(
+            f"The layer '{operation.name}' cannot be copied: {name}."
+            f"from_config(layer.get_config()) failed with "
+            f"{type(error).__name__}: {error}. Give {name} a `get_config` "
+            "that returns the arguments of its constructor, or quantize the "
+            "model itself instead of a copy:\n\n"
+            "    q = keras_saq.quantize_model(model, policy, inplace=True)"
+        ) from error
+
+
+def rebuild(model):
+    """A float copy of a model that has a class of its own, built."""
+    copy = from_own_config(model)
+    if not copy.built or not is_graph_model(model):
+        copy.build_from_config(model.get_build_config())
+    return copy
+
+
+def _copy_input(tensor):
+    layer = tensor._keras_history.operation
+    return layer.__class__.from_config(layer.get_config()).output
+
+
+def copy_variables(layer, copy, values=None):
+    """Gives a copy the values of a layer's variables.
+
+    Args:
+        layer: an operation; one that is no layer has none.
+        copy: the copy.
+        values: dict from `id` of a variable to a value to be taken instead.
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        return
+    sources, targets = own_variables(layer), own_variables(copy)
+    if [v.shape for v in sources] != [v.shape for v in targets]:
+        raise ValueError(
+            f"The copy of '{layer.name}' ({type(layer).__name__}) has other "
+            f"variables than the layer: expected {len(sources)}, received "
+            f"{len(targets)}. Its `get_config` does not say all that makes "
+            "it. Complete it, or quantize the model itself instead of a "
+            "copy:\n\n"
+            "    q = keras_saq.quantize_model(model, policy, inplace=True)"
+        )
+    for source, target in zip(sources, targets):
+        # By way of NumPy: the two models must not share a buffer, which
+        # JAX would hand over to the first train step of one of them.
+        value = (values or {}).get(id(source))
+        if value is None:
+            value = np.copy(ops.convert_to_numpy(source))
+        target.assign(value)
+
+
+def own_variables(layer):
+    """The variables of a layer that are no quantizer's."""
+    added = {id(v) for q in _quantizers_in(layer) for v in q.variables}
+    return [v for v in layer.variables if id(v) not in added]
+
+
+def _quantizers_in(layer):
+    for part in layer._layers:
+        if isinstance(part, Quantizer):
+            yield part
+    for part in parts(layer):
+        yield from _quantizers_in(part)
