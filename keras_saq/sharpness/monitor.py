@@ -1,0 +1,181 @@
+"""A callback that shows sharpness, scales and code flips while training."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_saq.models import quantized_layers
+from keras_saq.sharpness.measure import measure_sharpness
+from keras_saq.sharpness.participants import DEFAULT
+
+
+class SharpnessMonitor(keras.callbacks.Callback):
+    """Measures a model at the end of epochs.
+
+    Adds to the logs of the epoch, and so to `History` and to callbacks that
+    come later in the list:
+
+    * `sharpness`: rise of the loss at distance `rho`, see
+      `keras_saq.sharpness.measure`,
+    * `gradient_norm`: of the loss on `data`,
+    * `code_flip_rate`: share of the weights whose integer code is not that of
+      the last measurement,
+    * `weight_scale` and `activation_scale`: geometric means of the scales.
+
+    With a `log_dir` it writes all of that for TensorBoard, and the mean scale
+    and the flip rate of each quantizer under its name. This needs
+    TensorFlow.
+
+    Args:
+        data: a fixed set to measure on, as for `measure_sharpness`; some
+            hundred samples are enough.
+        rho: radius; by default that of the model, at that moment, or 0.05.
+        log_dir: a folder for TensorBoard, or `None`.
+        every: number of epochs between measurements.
+        perturb: as for `measure_sharpness`.
+        batch_size: for arrays.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np
+    >>> from keras_saq.sharpness import SharpnessMonitor
+    >>> inputs = keras.Input((4,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    >>> data = np.eye(4, dtype="float32"), np.ones((4, 2), "float32")
+    >>> q = keras_saq.quantize_model(model, "w4a8", calibration=data[0])
+    >>> saq = keras_saq.SAQModel(q, rho=0.1)
+    >>> saq.compile("sgd", "mse")
+    >>> monitor = SharpnessMonitor(data)
+    >>> history = saq.fit(*data, callbacks=[monitor], verbose=0).history
+    >>> "sharpness" in history and "code_flip_rate" in history
+    True
+    """
+
+    def __init__(
+        self,
+        data,
+        rho=None,
+        log_dir=None,
+        every=1,
+        perturb=DEFAULT,
+        batch_size=128,
+    ):
+        super().__init__()
+        if int(every) < 1:
+            raise ValueError(
+                "`every` must be an integer of at least 1. "
+                f"Received: every={every!r}"
+            )
+        if log_dir is not None:
+            _tensorflow()
+        self.data = data
+        self.rho = rho
+        self.log_dir = log_dir
+        self.every = int(every)
+        self.perturb = perturb
+        self.batch_size = batch_size
+        self._codes = {}
+
+    def on_train_begin(self, logs=None):
+        if self.rho is None and getattr(self.model, "rho", 1) == 0:
+            raise ValueError(
+                "Sharpness cannot be measured at the model's radius of 0. "
+                "Give `SharpnessMonitor` a `rho`, such as `rho=0.05`."
+            )
+        self._codes = {}
+        self._flip_rates()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every:
+            return
+        measured = measure_sharpness(
+            self.model,
+            self.data,
+            rho=self._radius(),
+            eigenvalue=False,
+            perturb=self.perturb,
+            batch_size=self.batch_size,
+        )
+        flips, scales = self._flip_rates(), self._scales()
+        found = {
+            "sharpness": measured.rise,
+            "gradient_norm": measured.gradient_norm,
+        }
+        if flips:
+            sizes = [c.size for c in self._codes.values()]
+            found["code_flip_rate"] = float(
+                np.average(list(flips.values()), weights=sizes)
+            )
+        for kind in ("weight", "activation"):
+            means = [m for k, m in scales.values() if k == kind]
+            if means:
+                mean = np.exp(np.mean(np.log(means)))
+                found[f"{kind}_scale"] = float(mean)
+        if logs is not None:
+            logs.update(found)
+        if self.log_dir is not None:
+            found.update((f"flip_rate/{k}", v) for k, v in flips.items())
+            found.update((f"scale/{k}", v) for k, (_, v) in scales.items())
+            self._write(epoch, found)
+
+    def _radius(self):
+        if self.rho is not None:
+            return self.rho
+        rho = getattr(self.model, "rho", 0.05)
+        if callable(rho):
+            # A schedule may have come down to 0.
+            count = self.model.optimizer.iterations
+            rho = max(float(ops.convert_to_numpy(rho(count))), 1e-6)
+        return rho
+
+    def _weights(self):
+        for layer in quantized_layers(self.model):
+            for name, variable, quantizer in layer.quantized_weights():
+                yield f"{layer.name}/{name}", variable, quantizer
+
+    def _flip_rates(self):
+        """Dict from a weight's name to its flip rate since the last call."""
+        rates = {}
+        for name, variable, quantizer in self._weights():
+            codes = np.asarray(quantizer.codes(variable))
+            before = self._codes.get(name, codes)
+            rates[name] = float(np.mean(codes != before))
+            self._codes[name] = codes
+        return rates
+
+    def _scales(self):
+        """Dict from a quantizer's name to its kind and mean scale."""
+        scales = {}
+        for layer in quantized_layers(self.model):
+            weights = {id(q) for _, _, q in layer.quantized_weights()}
+            for i, quantizer in enumerate(layer.quantizers):
+                kind = "weight" if id(quantizer) in weights else "activation"
+                scale = ops.convert_to_numpy(quantizer.scale)
+                mean = float(np.exp(np.mean(np.log(scale))))
+                scales[f"{layer.name}/{i}"] = kind, mean
+        return scales
+
+    def _write(self, epoch, values):
+        tf = _tensorflow()
+        # As a protocol buffer: this needs no TensorBoard to write.
+        made = tf.compat.v1.Summary()
+        for name, value in values.items():
+            made.value.add(tag=name, simple_value=value)
+        writer = tf.summary.create_file_writer(str(self.log_dir))
+        with writer.as_default():
+            tf.summary.experimental.write_raw_pb(
+                made.SerializeToString(), step=epoch
+            )
+        writer.close()
+
+
+def _tensorflow():
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(
+            "`SharpnessMonitor(log_dir=...)` writes files for TensorBoard "
+            "with TensorFlow, which is not installed. Install it, or leave "
+            "`log_dir` out and read the curves from `History`."
+        ) from error
+    return tf
