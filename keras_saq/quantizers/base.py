@@ -79,9 +79,14 @@ class Quantizer(keras.layers.Layer):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         self.granularity = Granularity(channel_axes, group_size)
-        self.num_bits = check_bits(num_bits)
+        self._num_bits = check_bits(num_bits)
         self.signed = signed if signed is None else bool(signed)
         self.narrow_range = bool(narrow_range)
+
+    @property
+    def num_bits(self):
+        """Width of the codes."""
+        return self._num_bits
 
     @property
     def channel_axes(self):
@@ -122,14 +127,13 @@ class Quantizer(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    @property
-    def offset(self):
-        """The value of code 0: zero, but for quantizers that learn it."""
-        return 0.0
-
     def scale_for(self, shape):
         """The scale, to be multiplied with codes of the given shape."""
         return self.granularity.spread_over(self.scale, shape)
+
+    def offset_for(self, shape):
+        """What is added to `scale * codes`: zero, unless it is learned."""
+        return 0.0
 
     def build(self, input_shape):
         self.state = self.add_weight(
@@ -202,12 +206,15 @@ class Quantizer(keras.layers.Layer):
         """The integer codes of an array, as NumPy int32.
 
         They are those of the forward pass outside of training:
-        `offset + scale_for(x.shape) * codes(x)` is `quantizer(x)`.
+        `scale_for(x.shape) * codes(x) + offset_for(x.shape)` is
+        `quantizer(x)`.
         """
         x = ops.convert_to_tensor(ops.convert_to_numpy(x), dtype="float32")
         y = self.granularity.split(x)
         y = self.granularity.join(self.fake_quantize(y, False), x.shape)
-        y = ops.convert_to_numpy(y) - ops.convert_to_numpy(self.offset)
+        y = ops.convert_to_numpy(y) - ops.convert_to_numpy(
+            self.offset_for(x.shape)
+        )
         scale = ops.convert_to_numpy(self.scale_for(x.shape))
         return np.rint(y / scale).astype("int32")
 
@@ -219,7 +226,7 @@ class Quantizer(keras.layers.Layer):
         config.pop("dtype", None)
         return {
             **config,
-            "num_bits": self.num_bits,
+            "num_bits": self._num_bits,
             "signed": self.signed,
             "narrow_range": self.narrow_range,
             "channel_axes": list(self.channel_axes),

@@ -16,12 +16,20 @@ step comparable to that of the weights, for SGD on s itself. In the logarithm
 a change is relative to begin with. `docs/results.md` has the comparison.
 """
 
+import functools
+import math
+
 import keras
+import numpy as np
 from keras import ops
 
+# Backends compute powers through logarithms, and miss some by a bit.
+_EXPONENTS = np.arange(-100, 101)
+_POWERS_OF_TWO = np.ldexp(np.float32(1.0), _EXPONENTS).astype("float32")
 
-def fake_quantize(x, scale, qmin, qmax):
-    """Rounds `x` to the grid `scale * {qmin, ..., qmax}`.
+
+def fake_quantize(x, scale, qmin, qmax, step=1):
+    """Rounds `x` to the grid `scale * {qmin, qmin + step, ..., qmax}`.
 
     Args:
         x: float32 tensor.
@@ -29,6 +37,7 @@ def fake_quantize(x, scale, qmin, qmax):
             or e.g. one value per channel.
         qmin: smallest code, an integer.
         qmax: largest code, an integer.
+        step: distance of neighbouring codes; 2 for a grid without zero.
 
     Returns:
         A tensor of the shape of `x`, with LSQ's gradients for `x` and `scale`.
@@ -47,9 +56,10 @@ def fake_quantize(x, scale, qmin, qmax):
         from keras_saq.quantizers import tensorflow_kernels as kernels
 
         x, scale = kernels.read(x), kernels.read(scale)
-        if len(scale.shape) == 0 and kernels.supports(qmin, qmax):
+        supported = step == 1 and kernels.supports(qmin, qmax)
+        if supported and len(scale.shape) == 0:
             return kernels.fake_quantize_per_tensor(x, scale, qmin, qmax)
-    return _with_gradient(qmin, qmax)(x, scale)
+    return _with_gradient(qmin, qmax, step)(x, scale)
 
 
 def nearest_on_grid(x, scale, qmin, qmax):
@@ -65,17 +75,41 @@ def with_gradient_of(value, surrogate):
     return ops.stop_gradient(value) + (surrogate - ops.stop_gradient(surrogate))
 
 
+def where_inside(x, low, high):
+    """`x` in [low, high], bounds included, and a constant elsewhere."""
+    inside = ops.logical_and(x >= low, x <= high)
+    return ops.where(inside, x, 0.0)
+
+
 def clip_with_gradient(x, low, high):
     """Clips; at a bound and beyond, the gradient belongs to the bound."""
     return ops.where(x >= high, high, ops.where(x <= low, low, x))
 
 
-def _with_gradient(qmin, qmax):
+def two_to_the(exponent):
+    """2^round(exponent), exactly; the gradient is that of 2^exponent there.
+
+    Exponents beyond -100 and 100 count as these.
+    """
+    index = ops.clip(ops.round(exponent), _EXPONENTS[0], _EXPONENTS[-1])
+    index = ops.cast(index - _EXPONENTS[0], "int32")
+    power = ops.take(ops.convert_to_tensor(_POWERS_OF_TWO), index)
+    relative = math.log(2.0) * (exponent - ops.stop_gradient(exponent))
+    return power * (1.0 + relative)
+
+
+# JAX compiles once per function, so there is one per code range.
+@functools.cache
+def _with_gradient(qmin, qmax, step):
     @ops.custom_gradient
     def function(x, scale):
         # One beyond the range tells clipped values, and stays finite.
         v = ops.clip(x / scale, qmin - 1.0, qmax + 1.0)
-        codes = ops.round(ops.clip(v, qmin, qmax))
+        codes = ops.clip(v, qmin, qmax)
+        if step == 1:
+            codes = ops.round(codes)
+        else:
+            codes = ops.round((codes - qmin) / step) * step + qmin
 
         def gradient(*args, upstream=None):
             dy = args[0] if upstream is None else upstream

@@ -79,13 +79,54 @@ RULES = {
 }
 
 
-def check_rule(rule):
+def bounds(groups, num_codes, rule="mse"):
+    """Initial ends of a range of `num_codes` values, where both are free.
+
+    Args:
+        groups: array of shape (groups, elements).
+        num_codes: number of values on the grid, both ends included.
+        rule: `"mse"`, `"dobi"`, `"minmax"` or `"percentile"`. The first two
+            shrink the range as far as that makes the squared error smaller;
+            a range that is on one side of zero shrinks from the other end.
+
+    Returns:
+        Two arrays of shape (groups,).
+    """
+    groups = np.asarray(groups, dtype=np.float64)
+    check_finite(groups)
+    low, high = groups.min(axis=1), groups.max(axis=1)
+    if rule == "minmax":
+        return low, high
+    if rule == "percentile":
+        return np.percentile(groups, [100 - _PERCENTILE, _PERCENTILE], axis=1)
+    groups = _sample(groups)
+    best_low, best_high = low, high
+    best_error = np.full(low.shape, np.inf)
+    lowest = 0.1 if rule == "mse" else 0.0
+    for i in range(_NUM_CANDIDATES[rule]):
+        cut = (high - low) * i * (1 - lowest) / (2 * _NUM_CANDIDATES[rule])
+        a = np.where(low >= 0, low, low + cut)
+        b = np.where(high <= 0, high, high - cut)
+        scale = np.maximum((b - a) / (num_codes - 1), np.finfo("float32").tiny)
+        codes = np.clip(
+            (groups - a[:, None]) / scale[:, None], 0, num_codes - 1
+        )
+        values = np.rint(codes) * scale[:, None] + a[:, None]
+        error = np.square(values - groups).mean(axis=1)
+        better = error < best_error
+        best_low = np.where(better, a, best_low)
+        best_high = np.where(better, b, best_high)
+        best_error = np.where(better, error, best_error)
+    return best_low, best_high
+
+
+def check_rule(rule, known=tuple(sorted(RULES))):
     """Returns the name of a rule, or raises with a suggestion."""
-    if rule in RULES:
+    if rule in known:
         return rule
-    close = difflib.get_close_matches(str(rule), RULES, 1)
+    close = difflib.get_close_matches(str(rule), known, 1)
     raise ValueError(
-        f"`initial_scale` must be one of {sorted(RULES)}. "
+        f"`initial_scale` must be one of {list(known)}. "
         f"Received: initial_scale={rule!r}."
         + (f" Did you mean {close[0]!r}?" if close else "")
     )
@@ -128,12 +169,17 @@ def _covering(low, high, qmin, qmax):
     return np.maximum(scale, np.minimum(low, 0.0) / qmin)
 
 
+def _sample(groups):
+    if groups.shape[1] <= _MAX_SEARCHED:
+        return groups
+    stride = -(-groups.shape[1] // _MAX_SEARCHED)
+    # An odd stride does not fall in step with the channel axis.
+    return groups[:, :: stride | 1]
+
+
 def _least_error(groups, qmin, qmax, step, fractions):
     largest = minmax(groups, qmin, qmax)
-    if groups.shape[1] > _MAX_SEARCHED:
-        stride = -(-groups.shape[1] // _MAX_SEARCHED)
-        # An odd stride does not fall in step with the channel axis.
-        groups = groups[:, :: stride | 1]
+    groups = _sample(groups)
     best_scale, best_error = largest, np.full(largest.shape, np.inf)
     for fraction in fractions:
         scale = np.maximum(largest * fraction, np.finfo(np.float32).tiny)

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_saq.quantizers.base import Quantizer
+from keras_saq.quantizers.initial_scale import RULES
 from keras_saq.quantizers.initial_scale import check_rule
 from keras_saq.quantizers.initial_scale import initial_scale as scale_from
 
@@ -22,6 +23,9 @@ class LearnedScale(Quantizer):
         **kwargs: see `Quantizer`.
     """
 
+    # The rules of `initial_scale` that make sense for the class.
+    initial_scales = tuple(sorted(RULES))
+
     def __init__(
         self,
         num_bits=8,
@@ -35,7 +39,7 @@ class LearnedScale(Quantizer):
         super().__init__(
             num_bits, signed, narrow_range, channel_axes, group_size, **kwargs
         )
-        self.initial_scale = check_rule(initial_scale)
+        self.initial_scale = check_rule(initial_scale, self.initial_scales)
 
     def build_parameters(self, shape):
         self.log_scale = self.add_weight(

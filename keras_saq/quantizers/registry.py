@@ -6,9 +6,31 @@ import inspect
 import keras
 
 from keras_saq.quantizers.base import Quantizer
+from keras_saq.quantizers.dorefa import DoReFa
+from keras_saq.quantizers.lcq import LCQ
+from keras_saq.quantizers.liq import LIQ
 from keras_saq.quantizers.lsq import LSQ
+from keras_saq.quantizers.lsq_plus import LSQPlus
+from keras_saq.quantizers.moving_average import MovingAverage
+from keras_saq.quantizers.nipq import NIPQ
+from keras_saq.quantizers.noise_tempering import NoiseTempering
+from keras_saq.quantizers.pact import PACT
+from keras_saq.quantizers.power_of_two import PowerOfTwo
+from keras_saq.quantizers.rand import RAND
 
-_CLASSES = {"lsq": LSQ}
+_CLASSES = {
+    "dorefa": DoReFa,
+    "lcq": LCQ,
+    "liq": LIQ,
+    "lsq": LSQ,
+    "lsq_plus": LSQPlus,
+    "moving_average": MovingAverage,
+    "nipq": NIPQ,
+    "noise_tempering": NoiseTempering,
+    "pact": PACT,
+    "power_of_two": PowerOfTwo,
+    "rand": RAND,
+}
 
 # What a policy decides. A quantizer that has no use for one does without;
 # any other argument must be one of its own.
