@@ -23,13 +23,14 @@ def data(seed=0):
     return rng.normal(size=(8, 6)).astype("float32")
 
 
+SIGNS = np.resize([1.0, -1.0, 0.5, 0.0], (8, 6))
 EXTREMES = {
-    "constant": np.full((4, 3), 0.7),
-    "zero": np.zeros((4, 3)),
-    "huge": np.full((4, 3), 1e38) * [1.0, -1.0, 0.5],
-    "tiny": np.full((4, 3), 1e-38) * [2.0, -2.0, 3.0],
-    "one element": np.ones((1, 1)),
-    "one outlier": np.full((4, 3), 1e-30) * [1e60, 1.0, 0.0],
+    "constant": np.full((8, 6), 0.7),
+    "zero": np.zeros((8, 6)),
+    "huge": 1e38 * SIGNS,
+    "tiny": 1e-38 * SIGNS,
+    "one element": np.ones(1),
+    "one outlier": np.resize([1e30] + 9 * [1e-30], (8, 6)),
 }
 
 

@@ -56,7 +56,7 @@ def test_it_agrees_with_the_kernel_of_tensorflow():
 @pytest.mark.parametrize("narrow", [False, True])
 def test_symmetric_range_covers_each_channel(narrow):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(40, 3)).astype("float32") * [1.0, 2.0, 0.1]
+    x = rng.normal(size=(50, 3)).astype("float32") * [1.0, 2.0, 0.1]
     quantizer = MovingAverage(
         4, narrow_range=narrow, symmetric=True, channel_axes=(-1,)
     )
