@@ -1,15 +1,21 @@
 """Step times of float, QAT and SAQ training, as ratios from one run.
 
-    python benchmarks/step_time.py --bits=w4a4 --rounds=5
+    python benchmarks/step_time.py --network=resnet20 --rounds=5
+    python benchmarks/step_time.py --network=vit --strategies=full,looksam
 
-Pre-activation ResNet-20 at batch 128 on random images. The three take turns,
-round by round, so that a machine whose speed drifts slows all of them; the
-medians' ratios are what to read.
+Pre-activation ResNet-20 at batch 128, or a small vision transformer, on
+random images. All of them take turns, round by round, so that a machine whose
+speed drifts slows all of them; the medians' ratios are what to read. Where
+other programs run beside it, the ratios of processor time, summed over the
+cores, are steadier than those of wall time.
 """
 
 import importlib.util
 import pathlib
+import resource
 import statistics
+import subprocess
+import sys
 import time
 
 import keras
@@ -19,9 +25,11 @@ from absl import flags
 
 import keras_saq
 from keras_saq.report.table import format_table
+from keras_saq.sharpness import strategies
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+CLASSES = 100
 
 
 def resnet20():
@@ -29,75 +37,156 @@ def resnet20():
     spec = importlib.util.spec_from_file_location("cifar_resnet20", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.preact_resnet20(100)
+    return module.preact_resnet20(CLASSES)
+
+
+def vit(depth=6, width=128, heads=4):
+    """A small vision transformer on 32x32 images: 8x8 patches of 4x4."""
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(width, 4, strides=4)(inputs)
+    x = layers.Reshape((64, width))(x)
+    for _ in range(depth):
+        y = layers.LayerNormalization()(x)
+        y = layers.MultiHeadAttention(heads, width // heads)(y, y)
+        x = layers.Add()([x, y])
+        y = layers.LayerNormalization()(x)
+        y = layers.Dense(4 * width, activation="gelu")(y)
+        x = layers.Add()([x, layers.Dense(width)(y)])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+NETWORKS = {"resnet20": resnet20, "vit": vit}
 
 
 def compiled(model):
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        # XLA on CPU is slower for all three.
-        jit_compile=keras.backend.backend() != "tensorflow",
+        # XLA on CPU is slower for all of them on TensorFlow.
+        jit_compile=keras.backend.backend() == "jax",
     )
     return model
 
 
+def data():
+    rng = np.random.default_rng(0)
+    count = FLAGS.steps * FLAGS.batch_size
+    x = rng.normal(size=(count, 32, 32, 3)).astype("float32")
+    return x, rng.integers(0, CLASSES, count)
+
+
+def training(name, x):
+    """A compiled model by its name: float, QAT, or a strategy."""
+    model = NETWORKS[FLAGS.network]()
+    if name == "float":
+        return compiled(model)
+    policy = keras_saq.QuantizePolicy.preset(FLAGS.bits, scheme=FLAGS.scheme)
+    q = keras_saq.quantize_model(model, policy, calibration=x[:128])
+    if name == "QAT":
+        return compiled(q)
+    return compiled(keras_saq.SAQModel(q, rho=0.1, strategy=name))
+
+
 def seconds_per_step(model, x, y):
-    start = time.perf_counter()
+    """Wall time and processor time."""
+    start = time.perf_counter(), time.process_time()
     model.fit(x, y, batch_size=FLAGS.batch_size, shuffle=False, verbose=0)
-    return (time.perf_counter() - start) / FLAGS.steps
+    stop = time.perf_counter(), time.process_time()
+    return tuple((b - a) / FLAGS.steps for a, b in zip(start, stop))
+
+
+def names():
+    chosen = [n for n in FLAGS.strategies.split(",") if n]
+    for name in chosen:
+        strategies.get(name)
+    return ["float", "QAT", *chosen]
+
+
+def times(x, y):
+    """Dict from name to seconds per step, one pair per round."""
+    models = {name: training(name, x) for name in names()}
+    for model in models.values():
+        seconds_per_step(model, x, y)  # compiles
+    found = {name: [] for name in models}
+    for number in range(FLAGS.rounds):
+        # Not always in the same order.
+        order = list(models) if number % 2 else list(models)[::-1]
+        for name in order:
+            found[name].append(seconds_per_step(models[name], x, y))
+    return found
+
+
+def peak_memory(name):
+    """Peak resident memory of a process that trains one way, in MB."""
+    program = subprocess.run(
+        [sys.executable, __file__, f"--only={name}"]
+        + [f"--{f}={FLAGS[f].value}" for f in ("network", "bits", "scheme")]
+        + [f"--batch_size={FLAGS.batch_size}", "--steps=3"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(program.stdout.split()[-1])
+
+
+def ratio(found, name, other, clock):
+    """Median over rounds: the times of one round are close together."""
+    pairs = zip(found[name], found[other])
+    return f"{statistics.median(a[clock] / b[clock] for a, b in pairs):.2f}"
+
+
+def report(found):
+    rows = []
+    for name, measured in found.items():
+        wall = [1e3 * each[0] for each in measured]
+        is_strategy = name in strategies.STRATEGIES
+        row = [
+            name,
+            f"{statistics.median(wall):.0f}",
+            f"{min(wall):.0f} to {max(wall):.0f}",
+            *(ratio(found, name, "float", clock) for clock in (0, 1)),
+            *(ratio(found, name, "QAT", clock) for clock in (0, 1)),
+            f"{strategies.get(name).cost:.2f}" if is_strategy else "",
+        ]
+        if FLAGS.memory:
+            row.append(f"{peak_memory(name):.0f}")
+        rows.append(tuple(row))
+    header = ["training", "ms/step", "min to max", "x float", "(cpu)"]
+    header += ["x QAT", "(cpu)", "passes"]
+    header += ["peak MB"] if FLAGS.memory else []
+    print(
+        f"{FLAGS.network}, batch {FLAGS.batch_size}, {FLAGS.bits} "
+        f"{FLAGS.scheme}, {keras.backend.backend()}, {FLAGS.rounds} rounds "
+        f"of {FLAGS.steps} steps in turn; ratios: medians over rounds"
+    )
+    print(format_table(tuple(header), rows))
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
-    rng = np.random.default_rng(0)
-    count = FLAGS.steps * FLAGS.batch_size
-    x = rng.normal(size=(count, 32, 32, 3)).astype("float32")
-    y = rng.integers(0, 100, count)
-    model = resnet20()
-
-    def quantized():
-        policy = keras_saq.QuantizePolicy.preset(
-            FLAGS.bits, scheme=FLAGS.scheme
-        )
-        return keras_saq.quantize_model(model, policy, calibration=x[:128])
-
-    models = {
-        "float": compiled(model),
-        "QAT": compiled(quantized()),
-        "SAQ": compiled(keras_saq.SAQModel(quantized(), rho=0.1)),
-    }
-    times = {name: [] for name in models}
-    for number in range(FLAGS.rounds + 1):
-        for name, each in models.items():
-            seconds = seconds_per_step(each, x, y)
-            if number:  # the first round compiles
-                times[name].append(seconds)
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    rows = [
-        (
-            name,
-            f"{1e3 * medians[name]:.0f}",
-            f"{1e3 * min(times[name]):.0f} to {1e3 * max(times[name]):.0f}",
-            f"{medians[name] / medians['float']:.2f}",
-            f"{medians[name] / medians['QAT']:.2f}",
-        )
-        for name in models
-    ]
-    print(
-        f"ResNet-20, batch {FLAGS.batch_size}, {FLAGS.bits} {FLAGS.scheme}, "
-        f"{keras.backend.backend()}, {FLAGS.rounds} rounds of {FLAGS.steps} "
-        "steps in turn"
-    )
-    header = ("training", "ms/step", "min to max", "x float", "x QAT")
-    print(format_table(header, rows))
+    x, y = data()
+    if FLAGS.only:
+        model = training(FLAGS.only, x)
+        seconds_per_step(model, x, y)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(peak)
+        return
+    report(times(x, y))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_enum("network", "resnet20", sorted(NETWORKS), "Network.")
     flags.DEFINE_string("bits", "w4a4", "Preset.")
     flags.DEFINE_enum("scheme", "litert", ["litert", "paper"], "Scheme.")
+    flags.DEFINE_string(
+        "strategies", ",".join(strategies.STRATEGIES), "Of SAQ."
+    )
     flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
-    flags.DEFINE_integer("steps", 8, "Steps per round.", lower_bound=1)
+    flags.DEFINE_integer("steps", 10, "Steps per round.", lower_bound=1)
     flags.DEFINE_integer("rounds", 5, "Counted rounds.", lower_bound=1)
+    flags.DEFINE_bool("memory", False, "Also measure peak memory.")
+    flags.DEFINE_string("only", "", "Train one way and print its peak MB.")
     app.run(main)
