@@ -126,15 +126,18 @@ def mirrored(path, replicas, options):
     )
     devices = [f"CPU:{i}" for i in range(int(replicas))]
     strategy = tf.distribute.MirroredStrategy(devices)
-    options = json.loads(options)
-    norm = options.pop("norm", False)
-    with strategy.scope():
-        model = keras_saq.SAQModel(network(norm=norm), **options)
-        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
-    x, y = data()
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
-    history = model.fit(dataset, epochs=2, verbose=0).history
-    np.savez(path, loss=history["loss"], **values(model))
+    made = {}
+    for name, each in json.loads(options).items():
+        norm = each.pop("norm", False)
+        with strategy.scope():
+            model = keras_saq.SAQModel(network(norm=norm), **each)
+            model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
+        x, y = data(16)
+        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+        history = model.fit(dataset, epochs=2, verbose=0).history
+        made[f"{name}_loss"] = history["loss"]
+        made.update((f"{name}_{k}", v) for k, v in values(model).items())
+    np.savez(path, **made)
 
 
 def multi_worker(path):
