@@ -18,7 +18,11 @@ from keras_saq.report import Summary
 from keras_saq.report import summary
 from keras_saq.sharpness import Distillation
 from keras_saq.sharpness import SAQModel
+from keras_saq.sharpness import SharpnessMonitor
 from keras_saq.sharpness import exclude_scales_from_weight_decay
+from keras_saq.sharpness import loss_landscape
+from keras_saq.sharpness import measure_sharpness
+from keras_saq.sharpness import plot_loss_landscape
 from keras_saq.version import __version__
 
 __all__ = [
@@ -29,11 +33,15 @@ __all__ = [
     "QuantizePolicy",
     "Rule",
     "SAQModel",
+    "SharpnessMonitor",
     "Summary",
     "__version__",
     "calibrate",
     "exclude_scales_from_weight_decay",
     "export_litert",
+    "loss_landscape",
+    "measure_sharpness",
+    "plot_loss_landscape",
     "quantize_annotate_layer",
     "quantize_annotate_model",
     "quantize_apply",
