@@ -116,8 +116,12 @@ def numpy_variables(model):
 
 
 def assert_same_variables(a, b):
-    """Every variable equal, bit for bit."""
+    """Every variable equal, bit for bit.
+
+    But for the seeds of dropout, which Keras does not save.
+    """
     first, second = numpy_variables(a), numpy_variables(b)
     assert len(first) == len(second)
     for x, y, variable in zip(first, second, a.variables):
-        np.testing.assert_array_equal(x, y, err_msg=variable.path)
+        if not variable.path.startswith("seed_generator"):
+            np.testing.assert_array_equal(x, y, err_msg=variable.path)

@@ -144,7 +144,7 @@ class _Lowering:
             path=site.path,
             codes=codes,
             axis=axis,
-            num_bits=storage_bits(layer, quantizer.num_bits),
+            num_bits=storage_bits(layer, quantizer.code_bits),
             weight_scale=scale,
             bias=bias,
             offset=bias,

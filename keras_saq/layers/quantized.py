@@ -185,7 +185,11 @@ class Quantized:
 
     def __call__(self, *args, **kwargs):
         self._link(args, kwargs)
-        return super().__call__(*args, **kwargs)
+        outputs = super().__call__(*args, **kwargs)
+        if self.quantized_parts is not None and self._is_pending:
+            # Attention knows its output shape, and was only built.
+            self._apply_hidden()
+        return outputs
 
     def _link(self, args, kwargs):
         tensors = tree.flatten((args, kwargs))

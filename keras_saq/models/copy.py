@@ -160,8 +160,9 @@ def copy_variables(layer, copy, values=None):
         copy: the copy.
         values: dict from `id` of a variable to a value to be taken instead.
     """
-    if not isinstance(layer, keras.layers.Layer):
-        return
+    for one in (layer, copy):
+        if not isinstance(one, keras.layers.Layer):
+            return
     sources, targets = own_variables(layer), own_variables(copy)
     if [v.shape for v in sources] != [v.shape for v in targets]:
         raise ValueError(
