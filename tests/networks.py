@@ -99,7 +99,7 @@ def compile_model(model, optimizer=None):
         optimizer or keras.optimizers.Adam(3e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=keras.backend.backend() != "tensorflow",
+        jit_compile=keras.backend.backend() == "jax",
     )
     return model
 

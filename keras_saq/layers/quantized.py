@@ -12,8 +12,8 @@ from keras_saq.layers import kinds
 from keras_saq.layers.attention import UnfusedAttention
 from keras_saq.layers.attention import can_unfuse
 from keras_saq.layers.batch_normalization import call_on_bias_grid
+from keras_saq.layers.composite import Composite
 from keras_saq.layers.hidden import Hidden
-from keras_saq.layers.hidden import places
 from keras_saq.layers.hidden import serialize_float
 from keras_saq.layers.links import find_source
 from keras_saq.layers.operation import OperationLayer
@@ -29,7 +29,7 @@ from keras_saq.policy import QuantizeConfig
 from keras_saq.quantizers import is_calibrating
 
 
-class Quantized:
+class Quantized(Composite):
     """Mixin that turns a layer class into its quantized look-alike.
 
     `quantized_class(Conv2D)` is a subclass of `Conv2D`: it has its variables,
@@ -68,22 +68,7 @@ class Quantized:
                 self.quantize_config
             ),
         }
-        if self.quantized_parts is not None:
-            config["hidden"] = {
-                place: entry.get_config()
-                for place, entry in self.quantized_parts.items()
-            }
-            config["outputs"] = list(self._output_places)
-        return config
-
-    def build_from_config(self, config):
-        is_default = getattr(self.build, "_is_default", False)
-        if self.quantized_parts is not None and is_default:
-            if not isinstance(self, keras.Model):
-                return  # it is built where it is called
-        super().build_from_config(config)
-        if self.quantized_parts is not None and self._is_pending:
-            self._apply_hidden()
+        return config | self._parts_config()
 
     def _attach(self, config):
         """Makes the quantizers children, before the layer is built."""
@@ -101,47 +86,9 @@ class Quantized:
                 _quantize_then, config.logits, self.activation
             )
 
-    @property
-    def quantized_parts(self):
-        """Dict from place to `Hidden`; `None` unless this is a composite."""
-        return self.__dict__.get("_hidden")
-
-    def _attach_hidden(self, hidden, output_places):
-        self.__dict__["_hidden"] = hidden
-        self.__dict__["_output_places"] = list(output_places)
-        self.__dict__["_is_pending"] = True
-        self.__dict__["_input_sources"] = []
-        # What is already there and built. The rest when it is.
-        self._apply_hidden()
-
-    def _apply_hidden(self):
-        """Quantizes the layers inside, once each of them is built."""
-        found = places(self)
-        layers = {place: found.get(place) for place in self._hidden}
-        if not all(layer and layer.built for layer in layers.values()):
-            return
-        for place, entry in self._hidden.items():
-            if not isinstance(layers[place], Quantized):
-                quantize_in_place(layers[place], entry.config)
-        for place, entry in self._hidden.items():
-            layers[place].__dict__["_source"] = self._find(entry.source, found)
-        self.__dict__["_is_pending"] = False
-
-    def _find(self, source, found):
-        if source is not None and source.startswith("input:"):
-            index = int(source.removeprefix("input:"))
-            return (
-                self._input_sources[index]
-                if index < len(self._input_sources)
-                else None
-            )
-        return found.get(source)
-
-    def output_source(self, index):
-        """The layer inside that makes the `index`-th output, or `None`."""
-        if self.quantized_parts is None or index >= len(self._output_places):
-            return None
-        return places(self).get(self._output_places[index])
+    @staticmethod
+    def _quantize_part(layer, config):
+        quantize_in_place(layer, config)
 
     @property
     def weight_names(self):

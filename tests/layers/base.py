@@ -55,7 +55,7 @@ class Base:
         model.compile(
             keras.optimizers.SGD(learning_rate),
             "mse",
-            jit_compile=keras.backend.backend() != "tensorflow",
+            jit_compile=keras.backend.backend() == "jax",
         )
         model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
 
