@@ -1,5 +1,7 @@
 """An operation of a Functional model as a layer, which can hold a quantizer."""
 
+import inspect
+
 import keras
 
 
@@ -25,6 +27,9 @@ class OperationLayer(keras.layers.Layer):
         kwargs["autocast"] = False
         super().__init__(**kwargs)
         self.operation = operation
+        # Arguments have the operation's names: a tensor and a number do not
+        # become one tuple, in which Keras allows no mixture.
+        self._call_signature = inspect.signature(operation.call)
         self._allow_non_tensor_positional_args = True
         self._convert_input_args = False
         self.built = True

@@ -143,13 +143,14 @@ class Graph:
             operation = node.operation
             path = f"{prefix}{operation.name}"
             inputs = [values[id(t)] for t in node.input_tensors]
-            made = self._visit(operation, node, inputs, path, owner)
+            call = _call_at(node, inputs)
+            made = self._visit(operation, call, inputs, path, owner)
             values.update(
                 (id(t), value) for t, value in zip(node.output_tensors, made)
             )
         return [values[id(t)] for t in tree.flatten(outputs)]
 
-    def _visit(self, operation, node, inputs, path, owner):
+    def _visit(self, operation, call, inputs, path, owner):
         opened = not self._is_leaf(operation, path)
         if opened and is_graph_model(operation):
             inside = owner
@@ -160,11 +161,10 @@ class Graph:
                 self.openings.append(Opening(operation, path, inputs, made))
             return made
         if opened and is_composite(operation):
-            call = Call.of_node(node)
             return self._open(
                 operation, call, inputs, path, f"{path}/", owner or operation
             )
-        return self._close(operation, node.output_tensors, inputs, path, owner)
+        return self._close(operation, call.outputs, inputs, path, owner)
 
     def _close(self, operation, tensors, inputs, path, owner, closed=None):
         site = Site(operation, path, inputs, [], owner, closed)
@@ -220,6 +220,37 @@ class Graph:
 def _one_step(tensor):
     batch, _, *rest = tensor.shape
     return keras.KerasTensor((batch, *rest), tensor.dtype)
+
+
+def _call_at(node, inputs):
+    """The call of a node, on tensors of the sizes that are known.
+
+    A model made for images or texts of any size can be a layer of one that
+    is made for a fixed size.
+    """
+    call = Call.of_node(node)
+    sizes = {
+        id(tensor): value.shape
+        for tensor, value in zip(node.input_tensors, inputs)
+        if None in tensor.shape[1:] and None not in value.shape[1:]
+    }
+    if not sizes:
+        return call
+
+    def resize(value):
+        if id(value) not in sizes:
+            return value
+        return keras.KerasTensor(sizes[id(value)], value.dtype)
+
+    args, kwargs = tree.map_structure(resize, (call.args, call.kwargs))
+    try:
+        outputs = node.operation.compute_output_spec(*args, **kwargs)
+    except Exception:  # whatever somebody's `call` may raise
+        return call
+    outputs = [
+        t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)
+    ]
+    return Call(args, kwargs, outputs)
 
 
 def is_graph_model(operation):

@@ -90,10 +90,21 @@ class Plan:
             config.weights = self._weight_quantizers(operation, bits)
         if not self._flow.is_integer(site):
             self._report_float(site, bits)
+        elif self._is_float_inside(site):
+            self._keep_float(site.path, operation, UNKNOWN_ACTIVATION)
         if self._policy.scheme == "paper":
             self._place_paper(site, config, bits)
         else:
             self._place_litert(site, config, bits)
+
+    def _is_float_inside(self, site):
+        """Whether an activation in float stands between integers.
+
+        The softmax behind the logits at a model's end stands behind them.
+        """
+        return self._flow.has_float_activation(site.operation) and not any(
+            map(self.graph.is_output, site.outputs)
+        )
 
     def _report_float(self, site, bits):
         if bits is not None:
@@ -249,6 +260,8 @@ class Plan:
         for path, layer in layer_paths(model):
             if id(layer) in reached or not is_weighted(layer):
                 continue
+            if not layer.built:
+                continue  # never called: it has no weights
             reached |= _ids(layer)
             self._bits.add(layer, path)
             bits = self._bits.of(layer)

@@ -82,7 +82,7 @@ def layer_costs(model):
             costs.append(_cost(layer, site.path, site, macs, layer in seen))
             seen.update(layer._flatten_layers())
     for path, layer in layer_paths(model):
-        if layer not in seen and is_weighted(layer):
+        if layer not in seen and is_weighted(layer) and layer.built:
             costs.append(_cost(layer, path, None, 0, False))
             seen.update(layer._flatten_layers())
     return costs
