@@ -2,7 +2,7 @@
 
 The default run takes the networks of `FAST`, eagerly; `pytest -m slow` takes
 all of them, compiled as a user would. The table in docs/coverage.md is made
-of what `--junitxml` then records.
+of what `--junitxml=zoo.xml -o junit_family=xunit1` then records.
 """
 
 import collections
