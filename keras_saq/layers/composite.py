@@ -38,6 +38,8 @@ class Composite:
         for place, entry in self._hidden.items():
             layers[place].__dict__["_source"] = self._find(entry.source, found)
         self.__dict__["_is_pending"] = False
+        # PyTorch keeps a list of a module's parameters, to clear gradients.
+        self._post_build()
 
     def _find(self, source, found):
         if source is not None and source.startswith("input:"):

@@ -122,13 +122,14 @@ class Quantized(Composite):
             quantizer.initialize(variable)
 
     def _build_quantizers(self):
-        for _, variable, quantizer in self.quantized_weights():
-            if not quantizer.built:
-                quantizer.build(variable.shape)
-        # A tensor's quantizer has one scale, whatever the tensor's shape.
-        for quantizer in self.quantizers:
-            if not quantizer.built:
-                quantizer.build(())
+        with _scope_of(self):
+            for _, variable, quantizer in self.quantized_weights():
+                if not quantizer.built:
+                    quantizer.build(variable.shape)
+            # A tensor's quantizer has one scale, whatever the tensor's shape.
+            for quantizer in self.quantizers:
+                if not quantizer.built:
+                    quantizer.build(())
 
     def __call__(self, *args, **kwargs):
         self._link(args, kwargs)
@@ -292,6 +293,8 @@ def _look_alike(layer, config):
         quantized_class(float_class), layer.get_config()
     )
     look_alike._attach(config)
+    if look_alike.built:  # a layer that has nothing to build
+        look_alike._build_quantizers()
     return look_alike
 
 
@@ -322,6 +325,15 @@ def quantize_in_place(layer, config):
     with unlocked(layer):
         layer._attach(config)
         layer._build_quantizers()
+
+
+def _scope_of(layer):
+    """The name scope in which the layer was built.
+
+    So that quantizers have their layer's path, and no two variables the same.
+    """
+    parent, _, name = (layer.path or layer.name).rpartition("/")
+    return keras.name_scope(name, override_parent=parent)
 
 
 @contextlib.contextmanager

@@ -135,10 +135,9 @@ class QuantizeConfig:
         return clone
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
         return {
-            "weights": {k: serialize(q) for k, q in self.weights.items()},
-            **{name: serialize(getattr(self, name)) for name in _TENSORS},
+            "weights": {k: _serialize(q) for k, q in self.weights.items()},
+            **{name: _serialize(getattr(self, name)) for name in _TENSORS},
             "bias_grid": self.bias_grid,
         }
 
@@ -161,6 +160,14 @@ class QuantizeConfig:
             if getattr(self, field)
         )
         return f"{type(self).__name__}({', '.join(fields)})"
+
+
+def _serialize(quantizer):
+    data = keras.saving.serialize_keras_object(quantizer)
+    if isinstance(data, dict):
+        # The layer builds it, in its own name scope and with its own shapes.
+        data.pop("build_config", None)
+    return data
 
 
 def _deserialize(value):
