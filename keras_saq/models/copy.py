@@ -164,13 +164,13 @@ def copy_variables(layer, copy, values=None):
         if not isinstance(one, keras.layers.Layer):
             return
     sources, targets = own_variables(layer), own_variables(copy)
-    if [v.shape for v in sources] != [v.shape for v in targets]:
+    difference = _difference(sources, targets)
+    if difference:
         raise ValueError(
             f"The copy of '{layer.name}' ({type(layer).__name__}) has other "
-            f"variables than the layer: expected {len(sources)}, received "
-            f"{len(targets)}. Its `get_config` does not say all that makes "
-            "it. Complete it, or quantize the model itself instead of a "
-            "copy:\n\n"
+            f"variables than the layer: {difference}. Its `get_config` does "
+            "not say all that makes it. Complete it, or quantize the model "
+            "itself instead of a copy:\n\n"
             "    q = keras_saq.quantize_model(model, policy, inplace=True)"
         )
     for source, target in zip(sources, targets):
@@ -180,6 +180,19 @@ def copy_variables(layer, copy, values=None):
         if value is None:
             value = np.copy(ops.convert_to_numpy(source))
         target.assign(value)
+
+
+def _difference(sources, targets):
+    """What is different about the copies of variables, `None` if nothing."""
+    if len(sources) != len(targets):
+        return f"expected {len(sources)}, received {len(targets)}"
+    for source, target in zip(sources, targets):
+        if source.shape != target.shape:
+            return (
+                f"for '{source.path}', expected the shape "
+                f"{tuple(source.shape)}, received {tuple(target.shape)}"
+            )
+    return None
 
 
 def own_variables(layer):

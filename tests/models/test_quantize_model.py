@@ -283,8 +283,9 @@ def test_a_model_that_cannot_be_copied_is_quantized_in_place():
     model = Tailed(keras.ops.tanh)
     x = np.eye(4, dtype="float32")
     model(x)
-    with pytest.warns(UserWarning), pytest.raises(
-        ValueError, match="'tailed'(.|\n)*inplace=True"
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match="'tailed'(.|\n)*inplace=True"),
     ):
         keras_saq.quantize_model(model, "w4a8")
     assert type(model) is Tailed
@@ -298,6 +299,95 @@ def test_a_model_that_cannot_be_copied_is_quantized_in_place():
     q.compile("sgd", "mse")
     q.fit(x, np.ones((4, 3)), verbose=0)
     assert q.predict(x, verbose=0).shape == (4, 3)
+
+
+@keras.saving.register_keras_serializable("keras_saq_tests")
+class Forgetful(keras.Model):
+    """Its configuration leaves out the number of units."""
+
+    def __init__(self, units=3, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(units)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return super().get_config()
+
+
+def test_a_config_that_leaves_something_out():
+    model = Forgetful(5)
+    model(np.eye(4, dtype="float32"))
+    with pytest.raises(
+        ValueError,
+        match=r"kernel', expected the shape \(4, 5\), received \(4, 3\)"
+        r"(.|\n)*inplace=True",
+    ):
+        keras_saq.quantize_model(model, "w8")
+
+
+def test_a_number_among_the_arguments_of_an_operation():
+    inputs = keras.Input((4,))
+    x = layers.Dense(4)(inputs) * 0.5
+    x = 2.0 * layers.Dense(4)(x) + layers.Dense(4)(1.0 - x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    q = keras_saq.quantize_model(model, "w8a8", calibration=x)
+    assert not q.float_layers
+    expected = model.predict(x, verbose=0)
+    error = np.abs(q.predict(x, verbose=0) - expected).max()
+    assert error < 0.05 * np.abs(expected).max()
+
+
+class HalfUsed(layers.Layer):
+    """Never calls, and so never builds, one of its layers."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.used, self.unused = layers.Dense(4), layers.Dense(4)
+
+    def build(self, input_shape):
+        self.used.build(input_shape)
+
+    def call(self, x):
+        return self.used(x)
+
+
+def test_a_layer_that_is_never_called():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(HalfUsed(name="half")(inputs)))
+    x = np.eye(4, dtype="float32")
+    q = keras_saq.quantize_model(model, "w8a8", calibration=x)
+    rows = keras_saq.summary(q, print_fn=False).rows
+    assert [row.weight_bits for row in rows] == [8, 8]
+    assert not q.get_layer("half").unused.built
+
+
+def test_a_backbone_of_any_size_in_a_model_of_a_fixed_size():
+    inputs = keras.Input((None, None, 3))
+    backbone = keras.Model(inputs, layers.Conv2D(4, 3)(inputs))
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            backbone,
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(3),
+        ]
+    )
+    q = keras_saq.quantize_model(model, "w8a8")
+    macs = [row.macs for row in keras_saq.summary(q, print_fn=False).rows]
+    assert macs == [6 * 6 * 3 * 3 * 3 * 4, 4 * 3]
+
+
+def test_an_activation_inside_a_layer_is_reported():
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, activation="swish", name="inner")(inputs)
+    outputs = layers.Dense(3, activation="softmax")(x)
+    model = keras.Model(inputs, outputs)
+    with pytest.warns(UserWarning, match="1 layer(.|\n)*inner +Dense +its act"):
+        q = keras_saq.quantize_model(model, "w8a8")
+    assert [layer.path for layer in q.float_layers] == ["inner"]
 
 
 def test_nothing_to_quantize():
