@@ -34,12 +34,21 @@ class Composite:
             return
         for place, entry in self._hidden.items():
             if not isinstance(layers[place], Composite):
+                if layers[place].path is None:
+                    # Layers without weights are built without a name scope.
+                    layers[place]._path = self._path_to(place, found)
                 self._quantize_part(layers[place], entry.config)
         for place, entry in self._hidden.items():
             layers[place].__dict__["_source"] = self._find(entry.source, found)
         self.__dict__["_is_pending"] = False
         # PyTorch keeps a list of a module's parameters, to clear gradients.
         self._post_build()
+
+    def _path_to(self, place, found):
+        steps = place.split("/")
+        outer = ["/".join(steps[: i + 1]) for i in range(len(steps))]
+        names = [self.path or self.name, *(found[p].name for p in outer)]
+        return "/".join(names)
 
     def _find(self, source, found):
         if source is not None and source.startswith("input:"):

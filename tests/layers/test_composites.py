@@ -104,8 +104,9 @@ def test_a_subclassed_model_trains_and_is_saved(tmp_path):
     )
 
 
-def test_no_two_variables_have_one_path(tmp_path):
-    q = classifier()
+@pytest.mark.parametrize("make", [classifier, TestBlockOfBlocks().quantized])
+def test_no_two_variables_have_one_path(make, tmp_path):
+    q = make()
     q.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     for model in (q, loaded):
