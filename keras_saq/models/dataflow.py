@@ -6,8 +6,6 @@ quantizer, at the last layer of the group that one kernel computes (Conv -> BN
 same integers, as they will in the file.
 """
 
-import keras
-
 from keras_saq.layers import kinds
 from keras_saq.layers.weights import has_integer_bias
 
@@ -26,6 +24,8 @@ class Dataflow:
         self._bits = bits
         self._stream_bits = stream_bits
         self._unsigned = {}
+        # Ids of the layers that the model consists of.
+        self._lasting = {id(layer) for layer in graph.model._flatten_layers()}
         # Ids of layers that quantize their own input.
         self.requantizing = set()
         # Ids of layers whose own configuration quantizes their output.
@@ -37,14 +37,13 @@ class Dataflow:
         """Whether an output quantizer can be put where a value is made.
 
         An operation inside of somebody's `call` is no object that could hold
-        one; the layers that read its result quantize it, and what a layer
-        makes that the policy keeps in float.
+        one, nor is a layer that is made anew in each call; the layers that
+        read its result quantize it, and what a layer makes that the policy
+        keeps in float.
         """
         if self._bits.is_float(site):
             return False
-        return isinstance(site.operation, keras.layers.Layer) or (
-            site.owner is None
-        )
+        return site.owner is None or id(site.operation) in self._lasting
 
     def is_integer(self, site):
         """Whether the operation reads and writes integers in the file."""

@@ -364,6 +364,30 @@ def test_a_layer_that_is_never_called():
     assert not q.get_layer("half").unused.built
 
 
+class Residual(layers.Layer):
+    """Makes a layer in its `call`, as some backbones do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(4, 1)
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+
+    def call(self, x):
+        return layers.Add()([self.conv(x), x])
+
+
+def test_a_layer_that_is_made_in_a_call_holds_no_quantizer():
+    inputs = keras.Input((8, 8, 4))
+    x = Residual(name="residual")(inputs)
+    model = keras.Model(inputs, layers.Conv2D(3, 3, name="reader")(x))
+    q = keras_saq.quantize_model(model, "w8a8")
+    assert not q.float_layers
+    assert q.get_layer("residual").conv.output_quantizer is not None
+    assert q.get_layer("reader").input_quantizer is not None
+
+
 def test_a_backbone_of_any_size_in_a_model_of_a_fixed_size():
     inputs = keras.Input((None, None, 3))
     backbone = keras.Model(inputs, layers.Conv2D(4, 3)(inputs))
