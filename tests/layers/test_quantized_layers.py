@@ -89,6 +89,7 @@ class TestZeroPadding2D(Base):
         return layers.ZeroPadding2D()
 
 
+@pytest.mark.filterwarnings("ignore:.*stay in float")
 class TestSoftmaxHead(Base):
     """An activation that stays in float behind quantized logits."""
 
