@@ -179,7 +179,7 @@ def load_data(split):
     return images.astype("float32"), data["label"].numpy()
 
 
-def augmented(images, labels):
+def augmented(images, labels, batch_size, seed, steps=None):
     """Shuffled batches of padded random crops and flips."""
 
     def augment(image, label):
@@ -188,12 +188,11 @@ def augmented(images, labels):
         return tf.image.random_crop(image, (32, 32, 3)), label
 
     data = tf.data.Dataset.from_tensor_slices((images, labels))
-    data = data.shuffle(len(images), seed=FLAGS.seed)
+    data = data.shuffle(len(images), seed=seed)
     data = data.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-    data = data.batch(FLAGS.batch_size, drop_remainder=True)
-    if FLAGS.steps_per_epoch:
-        data = data.take(FLAGS.steps_per_epoch)
-    return data.prefetch(tf.data.AUTOTUNE)
+    data = data.batch(batch_size, drop_remainder=True)
+    # `take(-1)` takes all.
+    return data.take(steps or -1).prefetch(tf.data.AUTOTUNE)
 
 
 class SGDWithL2(keras.optimizers.SGD):
@@ -270,7 +269,13 @@ def main(argv):
         results["bops"] = keras_saq.summary(model).bops
     if FLAGS.method == "saq":
         model = keras_saq.SAQModel(model, rho=FLAGS.rho)
-    batches = augmented(train_images, train_labels)
+    batches = augmented(
+        train_images,
+        train_labels,
+        FLAGS.batch_size,
+        FLAGS.seed,
+        FLAGS.steps_per_epoch,
+    )
     steps = FLAGS.steps_per_epoch or math.floor(
         len(train_images) / FLAGS.batch_size
     )
