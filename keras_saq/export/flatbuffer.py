@@ -25,6 +25,8 @@ _VERSIONS = {
     "PAD": 2,
     "QUANTIZE": 2,
     "RESHAPE": 1,
+    "SLICE": 2,
+    "SPACE_TO_DEPTH": 2,
     "SOFTMAX": 1,
     "TANH": 1,
 }
@@ -192,6 +194,13 @@ class _Writer:
             shape = [-1, *op.output.shape]
             name = f"{op.output.name}/shape"
             inputs.append(self._add_constant(name, shape))
+        elif op.kind == "slice":
+            begin = [0, *op.options["begin"]]
+            name = f"{op.output.name}/begin"
+            inputs.append(self._add_constant(name, begin))
+            size = [-1, *op.output.shape]
+            name = f"{op.output.name}/size"
+            inputs.append(self._add_constant(name, size))
         operator = self._schema.OperatorT()
         operator.inputs = inputs
         operator.outputs = [self._add_tensor(op.output)]
@@ -260,6 +269,10 @@ class _Writer:
             name = "ReducerOptions"
             options = schema.ReducerOptionsT()
             options.keepDims = op.options["keep_dims"]
+        elif op.kind == "space_to_depth":
+            name = "SpaceToDepthOptions"
+            options = schema.SpaceToDepthOptionsT()
+            options.blockSize = op.options["block_size"]
         elif op.kind == "softmax":
             name = "SoftmaxOptions"
             options = schema.SoftmaxOptionsT()

@@ -91,6 +91,8 @@ KINDS = {
     "quantize": "QUANTIZE",
     "requantize": "QUANTIZE",
     "reshape": "RESHAPE",
+    "slice": "SLICE",
+    "space_to_depth": "SPACE_TO_DEPTH",
     "softmax": "SOFTMAX",
     "sigmoid": "LOGISTIC",
     "tanh": "TANH",

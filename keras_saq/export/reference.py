@@ -169,6 +169,23 @@ def _reshape(op, x):
     return x.reshape(-1, *op.output.shape)
 
 
+def _slice(op, x):
+    window = tuple(
+        slice(first, first + size)
+        for first, size in zip(op.options["begin"], op.output.shape)
+    )
+    return x[(slice(None), *window)]
+
+
+def _space_to_depth(op, x):
+    block = op.options["block_size"]
+    batch, height, width, channels = x.shape
+    x = x.reshape(
+        batch, height // block, block, width // block, block, channels
+    )
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, *op.output.shape)
+
+
 def _concatenate(op, *arrays):
     return np.concatenate(arrays, axis=op.options["axis"])
 
@@ -223,6 +240,8 @@ _KERNELS = {
     "requantize": _requantize,
     "reshape": _reshape,
     "sigmoid": _sigmoid,
+    "slice": _slice,
     "softmax": _softmax,
+    "space_to_depth": _space_to_depth,
     "tanh": _tanh,
 }
