@@ -55,7 +55,7 @@ def diff(before, after):
     fields = {}
     for field in dataclasses.fields(before):
         old, new = getattr(before, field.name), getattr(after, field.name)
-        if field.name != "rules" and old != new:
+        if field.compare and field.name != "rules" and old != new:
             fields[field.name] = (old, new)
     old, new = _by_selection(before.rules), _by_selection(after.rules)
     both = [key for key in old if key in new]

@@ -38,6 +38,9 @@ class QuantizePolicy:
         weight_quantizer: kind of the weights' quantizers: a name such as
             `"lsq"`, a quantizer, or a serialised one. A rule can say another.
         activation_quantizer: the same for activations.
+        provenance: where the policy comes from: a dict of plain data that a
+            search writes, or `None`. It is saved with the policy, and is no
+            part of what makes two policies equal.
 
     Example:
 
@@ -60,6 +63,7 @@ class QuantizePolicy:
     scheme: str = "litert"
     weight_quantizer: str | dict = "lsq"
     activation_quantizer: str | dict = "lsq"
+    provenance: dict | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "rules", tuple(self.rules))
@@ -203,9 +207,12 @@ class QuantizePolicy:
         Raises:
             ValueError: if a rule has a predicate, which is code.
         """
-        return schema.dumps(
-            {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        )
+        fields = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self)
+        }
+        if self.provenance is None:
+            del fields["provenance"]
+        return schema.dumps(fields)
 
     @classmethod
     def from_json(cls, text):

@@ -43,3 +43,47 @@ def fake_quantize_per_tensor(x, scale, qmin, qmax):
         return y, gradient
 
     return function(x, scale)
+
+
+def mix_per_tensor(x, scales, probabilities, ranges):
+    """See `keras_saq.quantizers.mix.mix`."""
+
+    def bounds(i):
+        qmin, qmax = ranges[i]
+        return {
+            "min": qmin * scales[i],
+            "max": qmax * scales[i],
+            "num_bits": (qmax - qmin + 1).bit_length() - 1,
+        }
+
+    def values(x, i):
+        if ranges[i] is None:
+            return x
+        return tf.quantization.fake_quant_with_min_max_vars(x, **bounds(i))
+
+    @tf.custom_gradient
+    def function(x, scales, probabilities):
+        y = probabilities[0] * values(x, 0)
+        for i in range(1, len(ranges)):
+            y += probabilities[i] * values(x, i)
+
+        def gradient(dy):
+            dx, dscales, dprobabilities = 0.0, [], []
+            for i, limits in enumerate(ranges):
+                product = tf.reduce_sum(dy * values(x, i))
+                dprobabilities.append(product)
+                if limits is None:
+                    masked = dy
+                    dscales.append(tf.zeros_like(product))
+                else:
+                    masked, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
+                        gradients=dy, inputs=x, **bounds(i)
+                    )
+                    slope = product - tf.reduce_sum(masked * x)
+                    dscales.append(probabilities[i] * slope / scales[i])
+                dx += probabilities[i] * masked
+            return dx, tf.stack(dscales), tf.stack(dprobabilities)
+
+        return y, gradient
+
+    return function(x, scales, probabilities)
