@@ -53,6 +53,7 @@ class Site:
         outputs: the `Value`s it makes.
         owner: the outermost composite that the operation is in, or `None`.
         closed: why a composite could not be followed; `None` otherwise.
+        call: the `Call` with all of its arguments.
     """
 
     operation: object
@@ -61,6 +62,7 @@ class Site:
     outputs: list
     owner: object = None
     closed: str | None = None
+    call: Call | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -164,12 +166,12 @@ class Graph:
             return self._open(
                 operation, call, inputs, path, f"{path}/", owner or operation
             )
-        return self._close(operation, call.outputs, inputs, path, owner)
+        return self._close(operation, call, inputs, path, owner)
 
-    def _close(self, operation, tensors, inputs, path, owner, closed=None):
-        site = Site(operation, path, inputs, [], owner, closed)
+    def _close(self, operation, call, inputs, path, owner, closed=None):
+        site = Site(operation, path, inputs, [], owner, closed, call)
         site.outputs.extend(
-            Value(tuple(t.shape), site, path, t.dtype) for t in tensors
+            Value(tuple(t.shape), site, path, t.dtype) for t in call.outputs
         )
         self.sites.append(site)
         return site.outputs
@@ -186,7 +188,7 @@ class Graph:
                 if trace.failure is not None:
                     return self._close(
                         composite,
-                        call.outputs,
+                        call,
                         inputs,
                         path,
                         owner,
@@ -202,7 +204,7 @@ class Graph:
             self.openings.append(Opening(composite, path, inputs, made))
         if len(self.sites) == count:
             # Nothing in it is worth a site; it is one itself.
-            return self._close(composite, call.outputs, inputs, path, owner)
+            return self._close(composite, call, inputs, path, owner)
         return made
 
     def _open_time_distributed(self, wrapper, call, inputs, prefix, owner):
@@ -214,7 +216,7 @@ class Graph:
         step = Call((_one_step(call.tensors[0]),), {}, call.outputs)
         if is_composite(layer):
             return self._open(layer, step, inputs[:1], path, f"{path}/", owner)
-        return self._close(layer, step.outputs, inputs[:1], path, owner)
+        return self._close(layer, step, inputs[:1], path, owner)
 
 
 def _one_step(tensor):

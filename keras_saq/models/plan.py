@@ -193,6 +193,10 @@ class Plan:
                 self._input_bits(site, bits), None, "input_quantizer", bits
             )
             flow.requantizing.add(id(layer))
+        if config.inputs is None and self._reads_scores(site):
+            config.inputs = self._tensor_quantizer(
+                self._policy.stream_bits, True, "input_quantizer"
+            )
         if flow.is_integer(site) and flow.has_float_activation(layer):
             if config.logits is None:
                 config.logits = self._tensor_quantizer(
@@ -233,6 +237,22 @@ class Plan:
         makers = {id(value.producer.operation) for value in read}
         wanted = max(map(flow.value_bits, read))
         return len(makers) > 1 or bits.activations < wanted
+
+    def _reads_scores(self, site):
+        """Whether it is a softmax of an integer product, as in attention.
+
+        The softmax itself is computed in float; the product before it is an
+        integer kernel, whose result needs a scale.
+        """
+        if not kinds.is_softmax(site.operation):
+            return False
+        producer = site.inputs[0].producer
+        return (
+            producer is not None
+            and kinds.is_product(producer.operation)
+            and self._flow.is_integer(producer)
+            and not self._flow.can_hold(producer)
+        )
 
     def _input_bits(self, site, bits):
         if bits is not None:
