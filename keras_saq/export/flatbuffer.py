@@ -7,38 +7,17 @@ kept in float without being written here.
 
 import numpy as np
 
-from keras_saq.export.program import KINDS
+from keras_saq.export import compact
+from keras_saq.export.kernels import KERNELS
 
 _SCHEMA_VERSION = 3
 _BATCH = 1
-# Versions at which LiteRT's kernels learned what we use, by operator.
-_VERSIONS = {
-    "ADD": 2,
-    "CONCATENATION": 2,
-    "CONV_2D": 3,
-    "DEPTHWISE_CONV_2D": 3,
-    "DEQUANTIZE": 2,
-    "FULLY_CONNECTED": 5,
-    "LOGISTIC": 1,
-    "MAX_POOL_2D": 2,
-    "MEAN": 2,
-    "PAD": 2,
-    "QUANTIZE": 2,
-    "RESHAPE": 1,
-    "SLICE": 2,
-    "SPACE_TO_DEPTH": 2,
-    "SOFTMAX": 1,
-    "TANH": 1,
-}
 _ACTIVATIONS = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}
 
 
 def to_bytes(program):
     """The file's bytes."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = _Writer(program).model
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return compact.to_bytes(_Writer(program).model)
 
 
 def pack(codes, num_bits):
@@ -66,6 +45,8 @@ class _Writer:
         self._schema = schema
         self._tensors = []
         self._buffers = [schema.BufferT()]  # buffer 0 is the empty one
+        self._buffer_of = {}
+        self._constants = {}
         self._codes = {}
         self._index = {}
         self._operators = []
@@ -108,22 +89,42 @@ class _Writer:
 
     # --- Tensors
 
+    def _index_of(self, tensor):
+        """Where a tensor is in the file; constants come with their reader."""
+        if id(tensor) not in self._index:
+            self._add_tensor(tensor)
+        return self._index[id(tensor)]
+
     def _add_tensor(self, tensor):
-        types = self._schema.TensorType
-        made = self._new_tensor(
-            tensor.name,
-            (_BATCH, *tensor.shape),
-            types.FLOAT32
-            if tensor.is_float
-            else types.UINT8
-            if tensor.is_uint8
-            else types.INT8,
-        )
-        made.shapeSignature = [-1, *tensor.shape]
-        if not tensor.is_float:
-            self._set_quantization(made, [tensor.scale], [tensor.zero_point])
+        shape = (_BATCH * tensor.rows, *tensor.shape)
+        data = None
+        if tensor.is_constant:
+            shape, data = tensor.shape, self._packed(tensor)
+        made = self._new_tensor(tensor.name, shape, self._type(tensor), data)
+        if not tensor.is_constant:
+            made.shapeSignature = [-1, *tensor.shape]
+        if tensor.scale is not None:
+            scale = np.atleast_1d(tensor.scale)
+            points = np.full(len(scale), tensor.zero_point)
+            self._set_quantization(made, scale, points, tensor.axis)
         self._index[id(tensor)] = len(self._tensors) - 1
         return self._index[id(tensor)]
+
+    def _type(self, tensor):
+        types = self._schema.TensorType
+        if tensor.is_float:
+            return types.FLOAT32
+        if tensor.is_index:
+            return types.INT32
+        if tensor.is_uint8:
+            return types.UINT8
+        return {2: types.INT2, 4: types.INT4, 8: types.INT8}[tensor.num_bits]
+
+    @staticmethod
+    def _packed(tensor):
+        if tensor.is_float:
+            return np.asarray(tensor.data, np.float32)
+        return pack(tensor.data, tensor.num_bits)
 
     def _new_tensor(self, name, shape, tensor_type, data=None):
         tensor = self._schema.TensorT()
@@ -133,12 +134,20 @@ class _Writer:
         tensor.hasRank = True
         tensor.buffer = 0
         if data is not None:
-            buffer = self._schema.BufferT()
-            buffer.data = np.ascontiguousarray(data).view(np.uint8).ravel()
-            self._buffers.append(buffer)
-            tensor.buffer = len(self._buffers) - 1
+            tensor.buffer = self._add_buffer(data)
         self._tensors.append(tensor)
         return tensor
+
+    def _add_buffer(self, data):
+        """Equal constants, as of a layer that is called twice, share one."""
+        data = np.ascontiguousarray(data).view(np.uint8).ravel()
+        key = data.tobytes()
+        if key not in self._buffer_of:
+            buffer = self._schema.BufferT()
+            buffer.data = data
+            self._buffers.append(buffer)
+            self._buffer_of[key] = len(self._buffers) - 1
+        return self._buffer_of[key]
 
     def _set_quantization(self, tensor, scale, zero_point, axis=0):
         quantization = self._schema.QuantizationParametersT()
@@ -148,11 +157,15 @@ class _Writer:
         tensor.quantization = quantization
 
     def _add_constant(self, name, values):
+        """An operator's integer parameters; equal ones are one tensor."""
         values = np.asarray(values, dtype=np.int32)
-        self._new_tensor(
-            name, values.shape, self._schema.TensorType.INT32, values
-        )
-        return len(self._tensors) - 1
+        key = (values.shape, values.tobytes())
+        if key not in self._constants:
+            self._new_tensor(
+                name, values.shape, self._schema.TensorType.INT32, values
+            )
+            self._constants[key] = len(self._tensors) - 1
+        return self._constants[key]
 
     def _add_weights(self, op):
         types = self._schema.TensorType
@@ -180,111 +193,61 @@ class _Writer:
     # --- Operators
 
     def _add_op(self, op):
-        inputs = [self._index[id(t)] for t in op.inputs]
+        kernel = KERNELS[op.kind]
+        inputs = [self._index_of(t) for t in op.inputs]
         if op.weights is not None:
             inputs += self._add_weights(op)
-        options_type, options = self._options(op)
-        if op.kind == "mean":
-            inputs.append(self._add_constant(f"{op.output.name}/axes", [1, 2]))
-        elif op.kind == "pad":
-            pads = [(0, 0), *op.options["padding"], (0, 0)]
-            name = f"{op.output.name}/padding"
-            inputs.append(self._add_constant(name, pads))
-        elif op.kind == "reshape":
-            shape = [-1, *op.output.shape]
-            name = f"{op.output.name}/shape"
-            inputs.append(self._add_constant(name, shape))
-        elif op.kind == "slice":
-            begin = [0, *op.options["begin"]]
-            name = f"{op.output.name}/begin"
-            inputs.append(self._add_constant(name, begin))
-            size = [-1, *op.output.shape]
-            name = f"{op.output.name}/size"
-            inputs.append(self._add_constant(name, size))
+        constants = [
+            self._add_constant(f"{op.output.name}/{name}", values)
+            for name, values in kernel.constants(op).items()
+        ]
+        if op.kind == "transpose_conv":
+            source, weights, *bias = inputs
+            inputs = [*constants, weights, source, *bias]
+        else:
+            inputs += constants
         operator = self._schema.OperatorT()
         operator.inputs = inputs
         operator.outputs = [self._add_tensor(op.output)]
         operator.opcodeIndex = self._code_index(op)
+        options = kernel.options(op, self._schema)
         if options is not None:
+            if hasattr(options, "fusedActivationFunction"):
+                options.fusedActivationFunction = getattr(
+                    self._schema.ActivationFunctionType,
+                    _ACTIVATIONS[op.activation],
+                )
             kinds = self._schema.BuiltinOptions
-            operator.builtinOptionsType = getattr(kinds, options_type)
+            name = type(options).__name__.removesuffix("T")
+            operator.builtinOptionsType = getattr(kinds, name)
             operator.builtinOptions = options
         self._operators.append(operator)
 
     def _code_index(self, op):
-        name = KINDS[op.kind]
-        version = _VERSIONS[name]
-        if op.weights is not None and op.weights.num_bits < 8:
-            # INT4 weights came with version 10, and per-channel ones with 12.
-            version = 12
-        elif (
-            op.kind == "conv"
-            and op.weights.codes.shape[3] != (op.inputs[0].shape[-1])
-        ):
-            version = 6  # grouped
-        key = (name, version)
+        name = KERNELS[op.kind].operator
+        key = (name, _version(op))
         if key not in self._codes:
             code = self._schema.OperatorCodeT()
             number = getattr(self._schema.BuiltinOperator, name)
             code.builtinCode = number
             code.deprecatedBuiltinCode = min(number, 127)
-            code.version = version
+            code.version = key[1]
             self._codes[key] = code
         return list(self._codes).index(key)
 
-    def _options(self, op):
-        """Name and object of the operator's builtin options."""
-        schema = self._schema
-        activation = getattr(
-            schema.ActivationFunctionType, _ACTIVATIONS[op.activation]
-        )
-        if op.kind in ("conv", "depthwise"):
-            conv = op.kind == "conv"
-            name = "Conv2DOptions" if conv else "DepthwiseConv2DOptions"
-            options = getattr(schema, f"{name}T")()
-            self._set_window(options, op)
-            options.dilationHFactor, options.dilationWFactor = op.options[
-                "dilation"
-            ]
-            if not conv:
-                options.depthMultiplier = op.options["depth_multiplier"]
-        elif op.kind == "max_pool":
-            name = "Pool2DOptions"
-            options = schema.Pool2DOptionsT()
-            self._set_window(options, op)
-            options.filterHeight, options.filterWidth = op.options["window"]
-        elif op.kind == "fully_connected":
-            name = "FullyConnectedOptions"
-            options = schema.FullyConnectedOptionsT()
-            options.keepNumDims = len(op.output.shape) > 1
-        elif op.kind == "add":
-            name = "AddOptions"
-            options = schema.AddOptionsT()
-            options.potScaleInt16 = False
-        elif op.kind == "concatenate":
-            name = "ConcatenationOptions"
-            options = schema.ConcatenationOptionsT()
-            options.axis = op.options["axis"]
-        elif op.kind == "mean":
-            name = "ReducerOptions"
-            options = schema.ReducerOptionsT()
-            options.keepDims = op.options["keep_dims"]
-        elif op.kind == "space_to_depth":
-            name = "SpaceToDepthOptions"
-            options = schema.SpaceToDepthOptionsT()
-            options.blockSize = op.options["block_size"]
-        elif op.kind == "softmax":
-            name = "SoftmaxOptions"
-            options = schema.SoftmaxOptionsT()
-            options.beta = 1.0
-        else:
-            return None, None
-        if hasattr(options, "fusedActivationFunction"):
-            options.fusedActivationFunction = activation
-        return name, options
 
-    def _set_window(self, options, op):
-        options.padding = getattr(
-            self._schema.Padding, op.options["padding"].upper()
+def _version(op):
+    """The version of an operator that has what a call of it uses."""
+    if op.weights is not None and op.weights.num_bits < 8:
+        # INT4 weights came with version 10, and per-channel ones with 12.
+        return 12
+    if op.kind == "conv":
+        channels = op.inputs[0].shape[-1]
+        kernel = (
+            op.inputs[1].shape
+            if op.weights is None
+            else (op.weights.codes.shape)
         )
-        options.strideH, options.strideW = op.options["strides"]
+        if kernel[3] != channels:
+            return 6  # grouped
+    return KERNELS[op.kind].version

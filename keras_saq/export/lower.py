@@ -175,13 +175,14 @@ class _Lowering:
         return source
 
     def _average(self, site, layer, source):
-        if isinstance(layer, layers.GlobalAveragePooling2D):
+        is_global = isinstance(layer, layers.GlobalAveragePooling2D)
+        if is_global or tuple(layer.pool_size) == source.shape[:2]:
             return Pending(
                 "mean",
                 [source],
                 site.outputs[0].shape[1:],
                 site.path,
-                options={"keep_dims": layer.keepdims},
+                options={"keep_dims": not is_global or layer.keepdims},
             )
         # AVERAGE_POOL_2D rounds halves away from zero in the shifted codes;
         # a depthwise convolution with codes 1 rounds as training does.

@@ -12,27 +12,45 @@ import numpy as np
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
-    """A tensor between kernels.
+    """A tensor between kernels, or a constant.
 
     Attributes:
         name: a readable name, unique in the program.
-        shape: without the batch axis.
-        scale: real value of one step, float32; `None` for a float tensor.
+        shape: without the batch axis; of a constant, its whole shape.
+        scale: real value of one step, float32; `None` for a float tensor. A
+            constant can have one per index of `axis`.
         zero_point: the code of real 0.
         is_unsigned: whether no code is below the zero point.
         is_uint8: whether the codes are uint8, at the edge of the program.
+        is_index: whether it holds int32 indices.
+        is_exact: whether file and reference agree on it to the last bit,
+            given the same inputs; not so behind some float kernels.
+        rows: of how many elements the first axis consists per sample.
+        data: the values of a constant, or `None`.
+        num_bits: how a constant's code is stored: 2, 4 or 8.
+        axis: of a constant's scales.
     """
 
     name: str
     shape: tuple
-    scale: np.float32 | None = None
+    scale: np.float32 | np.ndarray | None = None
     zero_point: int = 0
     is_unsigned: bool = False
     is_uint8: bool = False
+    is_index: bool = False
+    is_exact: bool = True
+    rows: int = 1
+    data: np.ndarray | None = None
+    num_bits: int = 8
+    axis: int = 0
 
     @property
     def is_float(self):
-        return self.scale is None
+        return self.scale is None and not self.is_index
+
+    @property
+    def is_constant(self):
+        return self.data is not None
 
 
 @dataclasses.dataclass(eq=False)
@@ -59,13 +77,16 @@ class Op:
     """One kernel call.
 
     Attributes:
-        kind: a name in `KINDS`.
+        kind: a name in `keras_saq.export.kernels.KERNELS`.
         inputs: the `Tensor`s it reads.
         output: the `Tensor` it makes.
         weights: `Weights` of kernels that have them.
         activation: `"linear"`, `"relu"` or `"relu6"`, fused into the kernel.
         options: kernel parameters by name.
         path: path of the Keras layer whose output this is.
+        max_steps: by how many steps file and reference may differ in its
+            codes, given the same inputs of the island that it ends: 0 but
+            for the quantization of some float islands, where it is 1.
     """
 
     kind: str
@@ -75,28 +96,7 @@ class Op:
     activation: str = "linear"
     options: dict = dataclasses.field(default_factory=dict)
     path: str = ""
-
-
-# Kernel of the program -> LiteRT builtin operator.
-KINDS = {
-    "add": "ADD",
-    "concatenate": "CONCATENATION",
-    "conv": "CONV_2D",
-    "depthwise": "DEPTHWISE_CONV_2D",
-    "dequantize": "DEQUANTIZE",
-    "fully_connected": "FULLY_CONNECTED",
-    "max_pool": "MAX_POOL_2D",
-    "mean": "MEAN",
-    "pad": "PAD",
-    "quantize": "QUANTIZE",
-    "requantize": "QUANTIZE",
-    "reshape": "RESHAPE",
-    "slice": "SLICE",
-    "space_to_depth": "SPACE_TO_DEPTH",
-    "softmax": "SOFTMAX",
-    "sigmoid": "LOGISTIC",
-    "tanh": "TANH",
-}
+    max_steps: int = 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -117,3 +117,13 @@ class Program:
     ops: list
     output_scales: list
     islands: list
+
+    @property
+    def inexact_ops(self):
+        """The ops in whose codes file and reference may differ."""
+        return [op for op in self.ops if op.max_steps]
+
+    @property
+    def is_exact(self):
+        """Whether the file's integers are the reference's, every one."""
+        return not self.inexact_ops
