@@ -1,0 +1,165 @@
+"""Kernels with weights: convolutions of all sorts, and dense.
+
+They accumulate integers exactly and round once,
+
+    clip(rint(float32(acc) * ((s_in * s_w) / s_out))) + zero point
+
+in float32. On float inputs the same operators are float kernels, which sum up
+in an order of their own and so agree with ours to some last bits only.
+"""
+
+import numpy as np
+
+from keras_saq.export.kernels.kernel import Kernel
+from keras_saq.export.kernels.kernel import activate
+from keras_saq.export.kernels.kernel import centred
+from keras_saq.export.kernels.kernel import rescale
+
+_FLOAT32_EXACT = 2**24
+
+
+def _exact_dtype(x, codes, axis):
+    """The narrowest float type that holds every partial sum exactly."""
+    others = tuple(i for i in range(codes.ndim) if i != axis)
+    largest = np.abs(codes.astype(np.int64)).sum(axis=others).max()
+    bound = int(np.abs(x).max(initial=0)) * int(largest)
+    return np.float32 if bound < _FLOAT32_EXACT else np.float64
+
+
+def _run(op, x, *constants):
+    accumulate = _ACCUMULATE[op.kind]
+    if op.weights is None:
+        kernel, *bias = constants
+        x = x.astype(np.float32)
+        return activate(op, sum(bias, accumulate(op, x, kernel)))
+    weights, source = op.weights, op.inputs[0]
+    x = centred(source, x)
+    dtype = _exact_dtype(x, weights.codes, weights.axis)
+    sums = accumulate(op, x.astype(dtype), weights.codes.astype(dtype))
+    accumulator = np.rint(sums).astype(np.int64) + weights.bias
+    multiplier = (np.float32(source.scale) * weights.scale) / np.float32(
+        op.output.scale
+    )
+    return rescale(op, accumulator, multiplier)
+
+
+def _fully_connected(op, x, codes):
+    return x @ codes.T
+
+
+def _window(op):
+    strides = (1, *op.options["strides"], 1)
+    return strides, op.options["padding"].upper(), op.options["dilation"]
+
+
+def _conv(op, x, codes):
+    import tensorflow as tf
+
+    strides, padding, dilation = _window(op)
+    kernel = codes.transpose(1, 2, 3, 0)
+    groups = x.shape[-1] // kernel.shape[2]
+    # TensorFlow has no grouped convolution in float64.
+    made = [
+        tf.nn.conv2d(part, filters, strides, padding, dilations=dilation)
+        for part, filters in zip(
+            np.split(x, groups, axis=-1), np.split(kernel, groups, axis=-1)
+        )
+    ]
+    return np.concatenate([part.numpy() for part in made], axis=-1)
+
+
+def _depthwise(op, x, codes):
+    import tensorflow as tf
+
+    strides, padding, dilation = _window(op)
+    kernel = codes.reshape(
+        *codes.shape[1:3], -1, op.options["depth_multiplier"]
+    )
+    if strides[1] != strides[2]:
+        # TensorFlow's kernel wants equal strides; LiteRT's does not.
+        x = _padded(op, x, kernel.shape[:2], padding)
+        dense = tf.nn.depthwise_conv2d(
+            x, kernel, (1, 1, 1, 1), "VALID", dilations=dilation
+        ).numpy()
+        return dense[:, :: strides[1], :: strides[2]]
+    return tf.nn.depthwise_conv2d(
+        x, kernel, strides, padding, dilations=dilation
+    ).numpy()
+
+
+def _padded(op, x, kernel, padding):
+    """The image with zeros around it, as "same" with the strides has them."""
+    if padding == "VALID":
+        return x
+    pads = [(0, 0)]
+    for size, reach, stride, dilation in zip(
+        x.shape[1:3], kernel, op.options["strides"], op.options["dilation"]
+    ):
+        reach = (reach - 1) * dilation + 1
+        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        pads.append((total // 2, total - total // 2))
+    return np.pad(x, [*pads, (0, 0)])
+
+
+def _transpose_conv(op, x, codes):
+    import tensorflow as tf
+
+    strides, padding, _ = _window(op)
+    shape = (len(x), *op.output.shape)
+    kernel = codes.transpose(1, 2, 0, 3)
+    return tf.nn.conv2d_transpose(x, kernel, shape, strides, padding).numpy()
+
+
+_ACCUMULATE = {
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "fully_connected": _fully_connected,
+    "transpose_conv": _transpose_conv,
+}
+
+
+def set_window(options, op, schema):
+    """Padding and strides, which several operators have."""
+    options.padding = getattr(schema.Padding, op.options["padding"].upper())
+    options.strideH, options.strideW = op.options["strides"]
+    return options
+
+
+def _conv_options(op, schema):
+    options = set_window(schema.Conv2DOptionsT(), op, schema)
+    options.dilationHFactor, options.dilationWFactor = op.options["dilation"]
+    return options
+
+
+def _depthwise_options(op, schema):
+    options = set_window(schema.DepthwiseConv2DOptionsT(), op, schema)
+    options.dilationHFactor, options.dilationWFactor = op.options["dilation"]
+    options.depthMultiplier = op.options["depth_multiplier"]
+    return options
+
+
+def _transpose_conv_options(op, schema):
+    return set_window(schema.TransposeConvOptionsT(), op, schema)
+
+
+def _fully_connected_options(op, schema):
+    options = schema.FullyConnectedOptionsT()
+    options.keepNumDims = len(op.output.shape) > 1
+    return options
+
+
+def _output_shape(op):
+    # XNNPACK takes the batch size from the input; the constant has one.
+    return {"shape": np.array([1, *op.output.shape], np.int32)}
+
+
+KERNELS = {
+    "conv": Kernel("CONV_2D", 3, _run, _conv_options),
+    "depthwise": Kernel("DEPTHWISE_CONV_2D", 3, _run, _depthwise_options),
+    "fully_connected": Kernel(
+        "FULLY_CONNECTED", 5, _run, _fully_connected_options
+    ),
+    "transpose_conv": Kernel(
+        "TRANSPOSE_CONV", 4, _run, _transpose_conv_options, _output_shape
+    ),
+}
