@@ -52,9 +52,12 @@ def _slice(op, x):
 
 
 def _slice_window(op):
+    # SLICE with the size -1 for "all of the batch" is not delegated.
+    begin = np.array(op.options["begin"], np.int32)
     return {
-        "begin": np.array([0, *op.options["begin"]], np.int32),
-        "size": np.array([-1, *op.output.shape], np.int32),
+        "begin": np.append(np.int32(0), begin),
+        "end": np.append(np.int32(0), begin + np.int32(op.output.shape)),
+        "strides": np.ones(1 + len(begin), np.int32),
     }
 
 
@@ -87,7 +90,14 @@ KERNELS = {
     "lookup": Kernel("EMBEDDING_LOOKUP", 3, _lookup),
     "pad": Kernel("PAD", 2, _pad, constants=_paddings),
     "reshape": Kernel("RESHAPE", 1, _reshape, constants=_new_shape),
-    "slice": Kernel("SLICE", 2, _slice, constants=_slice_window),
+    "slice": Kernel(
+        "STRIDED_SLICE",
+        2,
+        _slice,
+        # The batch is masked out: all of it.
+        make_options("StridedSlice", beginMask=1, endMask=1),
+        _slice_window,
+    ),
     "space_to_depth": Kernel(
         "SPACE_TO_DEPTH", 2, _space_to_depth, _space_to_depth_options
     ),
