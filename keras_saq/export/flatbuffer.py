@@ -45,8 +45,6 @@ class _Writer:
         self._schema = schema
         self._tensors = []
         self._buffers = [schema.BufferT()]  # buffer 0 is the empty one
-        self._buffer_of = {}
-        self._constants = {}
         self._codes = {}
         self._index = {}
         self._operators = []
@@ -134,20 +132,12 @@ class _Writer:
         tensor.hasRank = True
         tensor.buffer = 0
         if data is not None:
-            tensor.buffer = self._add_buffer(data)
+            buffer = self._schema.BufferT()
+            buffer.data = np.ascontiguousarray(data).view(np.uint8).ravel()
+            self._buffers.append(buffer)
+            tensor.buffer = len(self._buffers) - 1
         self._tensors.append(tensor)
         return tensor
-
-    def _add_buffer(self, data):
-        """Equal constants, as of a layer that is called twice, share one."""
-        data = np.ascontiguousarray(data).view(np.uint8).ravel()
-        key = data.tobytes()
-        if key not in self._buffer_of:
-            buffer = self._schema.BufferT()
-            buffer.data = data
-            self._buffers.append(buffer)
-            self._buffer_of[key] = len(self._buffers) - 1
-        return self._buffer_of[key]
 
     def _set_quantization(self, tensor, scale, zero_point, axis=0):
         quantization = self._schema.QuantizationParametersT()
@@ -157,15 +147,11 @@ class _Writer:
         tensor.quantization = quantization
 
     def _add_constant(self, name, values):
-        """An operator's integer parameters; equal ones are one tensor."""
         values = np.asarray(values, dtype=np.int32)
-        key = (values.shape, values.tobytes())
-        if key not in self._constants:
-            self._new_tensor(
-                name, values.shape, self._schema.TensorType.INT32, values
-            )
-            self._constants[key] = len(self._tensors) - 1
-        return self._constants[key]
+        self._new_tensor(
+            name, values.shape, self._schema.TensorType.INT32, values
+        )
+        return len(self._tensors) - 1
 
     def _add_weights(self, op):
         types = self._schema.TensorType
@@ -243,11 +229,7 @@ def _version(op):
         return 12
     if op.kind == "conv":
         channels = op.inputs[0].shape[-1]
-        kernel = (
-            op.inputs[1].shape
-            if op.weights is None
-            else (op.weights.codes.shape)
-        )
-        if kernel[3] != channels:
+        kernel = op.inputs[1] if op.weights is None else op.weights.codes
+        if kernel.shape[3] != channels:
             return 6  # grouped
     return KERNELS[op.kind].version
