@@ -53,7 +53,7 @@ class Surface:
         self._index = {
             id(v): i for i, v in enumerate(model.trainable_variables)
         }
-        self._differentiate = _differentiate()
+        self._differentiate = backend_differentiate()
         self._function = _compiled(self._batch_gradients)
         self._value = _compiled(self._batch_loss)
 
@@ -191,7 +191,8 @@ def _size(batch):
     return int(keras.tree.flatten(batch[0])[0].shape[0])
 
 
-def _differentiate():
+def backend_differentiate():
+    """`differentiate` of the backend, see `passes.run_pass`."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         from keras_saq.sharpness.tensorflow_step import differentiate
