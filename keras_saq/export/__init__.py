@@ -1,8 +1,8 @@
 """Integers out: exact LiteRT files, and the proof that they are exact."""
 
 from keras_saq.export.litert import export_litert
+from keras_saq.export.parity import ParityReport
 from keras_saq.export.report import ExportReport
-from keras_saq.export.verify import ParityReport
 from keras_saq.export.verify import verify_litert
 from keras_saq.models import EXPORTERS
 

@@ -1,112 +1,149 @@
 """`verify_litert`: does the file compute what the Keras model computes?"""
 
-import dataclasses
+import pathlib
 
 import numpy as np
 from keras import ops
 from keras import tree
 
 from keras_saq.export import reference
+from keras_saq.export.isolated import FileError
+from keras_saq.export.isolated import IsolatedFile
+from keras_saq.export.layerwise import compare_layers
 from keras_saq.export.litert import inner_model
 from keras_saq.export.litert import lower_model
+from keras_saq.export.parity import OutputParity
+from keras_saq.export.parity import ParityReport
 
 _BATCH_SIZE = 256
+# Layer by layer, every tensor of a sample is held at once.
+_LAYER_SAMPLES = 32
 # Islands are float kernels; theirs and NumPy's exponential differ by this.
 _ISLAND_TOLERANCE = 1e-5
 
 
-@dataclasses.dataclass(frozen=True)
-class ParityReport:
-    """How a file's outputs compare, over every output of every sample.
-
-    Differences are in output steps: multiples of the output's scale.
-
-    Attributes:
-        num_samples: samples that were run.
-        num_outputs: outputs that were compared.
-        reference_exact: whether the file equals the code-domain reference on
-            every output.
-        reference_max_lsb: largest difference from the reference.
-        max_lsb: largest difference from `model.predict`.
-        mean_lsb: mean difference from `model.predict`.
-        exact: share of outputs that equal `model.predict`.
-        top1_agreement: share of samples whose largest output is the same as
-            that of `model.predict`.
-        resolver: the kernels that ran.
-        outputs: the file's real-valued outputs, one array per model output.
-        predicted: those of `model.predict`.
-    """
-
-    num_samples: int
-    num_outputs: int
-    reference_exact: bool
-    reference_max_lsb: float
-    max_lsb: float
-    mean_lsb: float
-    exact: float
-    top1_agreement: float
-    resolver: str
-    outputs: list = dataclasses.field(repr=False)
-    predicted: list = dataclasses.field(repr=False)
-
-    def __str__(self):
-        verdict = "equal on all" if self.reference_exact else "NOT equal on all"
-        return (
-            f"file and code-domain reference: {verdict} {self.num_outputs:,} "
-            f"outputs of {self.num_samples:,} samples, largest difference "
-            f"{self.reference_max_lsb:g} steps ({self.resolver})\n"
-            f"file and model.predict: largest difference {self.max_lsb:.0f} "
-            f"steps, mean {self.mean_lsb:.4f}, {self.exact:.3%} equal, "
-            f"top-1 agreement {self.top1_agreement:.2%}"
-        )
-
-
-def verify_litert(filepath, model, x):
+def verify_litert(filepath, model, x, per_layer=False):
     """Runs a file, the code-domain reference and the model on the same data.
 
     The reference is what the integer kernels are specified to compute
     (`keras_saq.export.reference`); the file must equal it exactly. The
     difference from `model.predict`, which computes in float32, is measured.
+    Where the file differs from the reference, the operators are compared one
+    by one, which finds the first that deviates. The file runs in a process
+    of its own: a damaged one that makes LiteRT crash is an error here.
 
     Args:
         filepath: a file that `export_litert` wrote.
         model: the model it was written from.
         x: inputs: an array, or a list or dict of arrays, as for `predict`.
+        per_layer: whether to compare every tensor inside of the file too, on
+            the first 32 samples: with the reference, and with what the Keras
+            layer of the same path makes.
 
     Returns:
-        A `ParityReport`; printed, it is two lines.
+        A `ParityReport`; printed, it is two lines and what there is to say
+        beyond them.
 
     Raises:
         ValueError: if the file cannot be read or is not of this model.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np, tempfile
+    >>> inputs = keras.Input((16,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+    >>> x = np.linspace(-1, 1, 64, dtype="float32").reshape(4, 16)
+    >>> q = keras_saq.quantize_model(model, "w4a8", calibration=x)
+    >>> path = tempfile.mkdtemp() + "/m.tflite"
+    >>> report = keras_saq.export_litert(q, path)
+    >>> keras_saq.verify_litert(path, q, x).reference_exact
+    True
     """
+    try:
+        content = pathlib.Path(filepath).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"'{filepath}' is not a readable LiteRT file: {error}"
+        ) from error
     program = lower_model(model)
-    arrays = _as_arrays(model, x)
-    outputs, resolver = _run_file(filepath, program, arrays)
+    return verify_content(content, filepath, model, program, x, per_layer)
+
+
+def verify_content(content, filepath, model, program, x, per_layer=False):
+    """`verify_litert` of a file's bytes; `filepath` is what errors call it.
+
+    Args:
+        content: the bytes.
+        filepath: the file they are of.
+        model: the model it was written from.
+        program: the model's float-in, float-out program.
+        x: inputs, as for `predict`.
+        per_layer: whether to compare every tensor.
+    """
+    arrays = _as_arrays(model, program, x)
+    try:
+        with IsolatedFile(content) as file:
+            inputs = _matched_inputs(filepath, file, program)
+            outputs = _run_file(file, inputs, arrays)
+            resolver = "XNNPACK"
+            if not file.has_delegate:
+                resolver = "built-in kernels, no delegate"
+            undelegated = tuple(node.name for node in file.undelegated)
+    except FileError as error:
+        raise ValueError(
+            f"'{filepath}' is not a readable LiteRT file: {error}"
+        ) from error
     expected = _run_reference(program, arrays)
     predicted = tree.flatten(
         inner_model(model).predict(x, batch_size=_BATCH_SIZE, verbose=0)
     )
-    scales = [_step(scale) for scale in program.output_scales]
-    reference_steps = _in_steps(outputs, expected, scales)
-    steps = _in_steps(outputs, predicted, scales)
-    tolerance = max(
-        0.0 if scale is not None else _ISLAND_TOLERANCE / _step(None)
-        for scale in program.output_scales
-    )
-    agreement = [
-        np.mean(a.argmax(axis=-1) == b.argmax(axis=-1))
-        for a, b in zip(outputs, predicted)
-    ]
+    rows, steps, reference_steps = [], [], []
+    for i, tensor in enumerate(program.outputs):
+        scale = program.output_scales[i]
+        references = _in_steps(outputs[i], expected[i], scale)
+        differences = _in_steps(outputs[i], predicted[i], scale)
+        rows.append(
+            OutputParity(
+                name=tensor.name,
+                step=_step(scale),
+                reference_exact=bool(references.max() <= _tolerance(scale)),
+                reference_max_lsb=float(references.max()),
+                max_lsb=float(np.rint(differences.max())),
+                mean_lsb=float(differences.mean()),
+                exact=float((differences < 0.5).mean()),
+                top1_agreement=_top1_agreement(outputs[i], predicted[i]),
+            )
+        )
+        steps.append(differences.ravel())
+        reference_steps.append(references)
+    is_exact = all(row.reference_exact for row in rows)
+    layers = ()
+    if per_layer or not is_exact:
+        chosen = _worst_samples(reference_steps)
+        some = [a[chosen] for a in arrays]
+        layers = compare_layers(
+            content,
+            program,
+            inner_model(model),
+            tree.map_structure(lambda a: ops.convert_to_numpy(a)[chosen], x),
+            some,
+            _fed(inputs, some),
+        )
+    steps = np.concatenate(steps)
     return ParityReport(
         num_samples=len(arrays[0]),
         num_outputs=steps.size,
-        reference_exact=bool(reference_steps.max() <= tolerance),
-        reference_max_lsb=float(reference_steps.max()),
-        max_lsb=float(np.rint(steps.max())),
+        reference_exact=is_exact,
+        reference_max_lsb=max(row.reference_max_lsb for row in rows),
+        within_bounds=is_exact or not any(row.deviates for row in layers),
+        max_lsb=max(row.max_lsb for row in rows),
         mean_lsb=float(steps.mean()),
         exact=float((steps < 0.5).mean()),
-        top1_agreement=float(np.mean(agreement)),
+        top1_agreement=float(np.mean([row.top1_agreement for row in rows])),
         resolver=resolver,
+        undelegated=undelegated,
+        per_output=tuple(rows),
+        layers=tuple(layers),
         outputs=outputs,
         predicted=predicted,
     )
@@ -117,87 +154,110 @@ def _step(scale):
     return 1.0 / 256 if scale is None else float(scale)
 
 
-def _in_steps(a, b, scales):
-    """Absolute differences in steps, of all outputs in one array.
+def _tolerance(scale):
+    """Steps that are no difference."""
+    return 0.0 if scale is not None else _ISLAND_TOLERANCE / _step(None)
+
+
+def _in_steps(a, b, scale):
+    """Absolute differences in steps.
 
     Both come as float: integers times the scale, whose quotient is an integer
     again but for the last bit of float32, which is rounded away.
     """
-    differences = [
-        np.abs(p.astype(np.float64) - q.astype(np.float64)) / s
-        for p, q, s in zip(a, b, scales)
-    ]
-    return np.concatenate([d.round(3).ravel() for d in differences])
+    difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    return (difference / _step(scale)).round(3)
 
 
-def _as_arrays(model, x):
+def _top1_agreement(a, b):
+    return float(np.mean(a.argmax(axis=-1) == b.argmax(axis=-1)))
+
+
+def _worst_samples(reference_steps):
+    """Numbers of the samples that are compared layer by layer."""
+    worst = np.max(
+        [d.reshape(len(d), -1).max(axis=1) for d in reference_steps], axis=0
+    )
+    return np.sort(np.argsort(-worst, kind="stable")[:_LAYER_SAMPLES])
+
+
+def _as_arrays(model, program, x):
     if isinstance(x, dict):
         x = [x[t.name] for t in tree.flatten(model.inputs)]
-    arrays = [
-        np.asarray(ops.convert_to_numpy(a), np.float32) for a in tree.flatten(x)
-    ]
-    if not arrays or not len(arrays[0]):
+    flat = [ops.convert_to_numpy(a) for a in tree.flatten(x)]
+    if not flat or not len(flat[0]):
         raise ValueError("Verification needs at least one sample.")
-    return arrays
+    if len(flat) != len(program.inputs):
+        raise ValueError(
+            f"The model has {len(program.inputs)} inputs; "
+            f"{len(flat)} arrays were given."
+        )
+    return [
+        np.asarray(a, np.float32 if t.is_float else np.int32)
+        for a, t in zip(flat, program.inputs)
+    ]
+
+
+def _batches(arrays):
+    for start in range(0, len(arrays[0]), _BATCH_SIZE):
+        yield [a[start : start + _BATCH_SIZE] for a in arrays]
 
 
 def _run_reference(program, arrays):
-    batches = [
-        reference.run(program, [a[i : i + _BATCH_SIZE] for a in arrays])
-        for i in range(0, len(arrays[0]), _BATCH_SIZE)
-    ]
-    return [np.concatenate(parts) for parts in zip(*batches)]
+    made = [reference.run(program, batch) for batch in _batches(arrays)]
+    return [np.concatenate(parts) for parts in zip(*made)]
 
 
-def _run_file(filepath, program, arrays):
-    """The file's real-valued outputs, and the kernels that made them."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(model_path=str(filepath))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"'{filepath}' is not a readable LiteRT file: {error}"
-        ) from error
-    runner = interpreter.get_signature_runner()
-    inputs, outputs = runner.get_input_details(), runner.get_output_details()
-    names = [t.name for t in program.inputs]
-    if sorted(inputs) != sorted(names) or len(outputs) != len(program.outputs):
-        raise ValueError(
-            f"The file '{filepath}' has the inputs {sorted(inputs)} and "
-            f"{len(outputs)} outputs; the model has {sorted(names)} and "
-            f"{len(program.outputs)}. It was written from another model."
+def _matched_inputs(filepath, file, program):
+    """The file's inputs, and the program's input that each one is."""
+    numbers = {t.name: i for i, t in enumerate(program.inputs)}
+    names = [endpoint.name for endpoint in file.inputs]
+    if (
+        sorted(names) != sorted(numbers)
+        or len(file.outputs) != len(program.outputs)
+        or any(
+            endpoint.shape[1:] != tuple(tensor.shape)
+            for endpoint, tensor in zip(file.outputs, program.outputs)
         )
-    made = {t.name: [] for t in program.outputs}
-    renamed = dict(zip(outputs, made)) if set(outputs) != set(made) else {}
-    for start in range(0, len(arrays[0]), _BATCH_SIZE):
-        batch = {
-            name: _quantized(inputs[name], array[start : start + _BATCH_SIZE])
-            for name, array in zip(names, arrays)
-        }
-        for name, value in runner(**batch).items():
-            value = _dequantized(outputs[name], value)
-            made[renamed.get(name, name)].append(value)
-    delegated = any(
-        op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details()
-    )
-    resolver = "XNNPACK" if delegated else "built-in kernels, no delegate"
-    return [np.concatenate(parts) for parts in made.values()], resolver
+    ):
+        raise ValueError(
+            f"The file '{filepath}' has the inputs {sorted(names)} and "
+            f"{_shapes(file.outputs)} as outputs; the model has "
+            f"{sorted(numbers)} and {_shapes(program.outputs, (1,))}. It was "
+            "written from another model."
+        )
+    return [(endpoint, numbers[endpoint.name]) for endpoint in file.inputs]
 
 
-def _quantized(details, array):
-    """What a caller feeds to an input of the file's type."""
-    dtype = details["dtype"]
-    if dtype == np.float32:
-        return array
-    scale, zero_point = details["quantization"]
-    codes = np.rint(array * (np.float32(1.0) / np.float32(scale))) + zero_point
-    limits = np.iinfo(dtype)
-    return np.clip(codes, limits.min, limits.max).astype(dtype)
+def _shapes(tensors, batch=()):
+    return [[*batch, *tensor.shape] for tensor in tensors]
 
 
-def _dequantized(details, array):
+def _fed(inputs, arrays):
+    """What a caller feeds to the file's inputs, of their types."""
+    return [_quantized(endpoint, arrays[i]) for endpoint, i in inputs]
+
+
+def _run_file(file, inputs, arrays):
+    """The file's real-valued outputs, in the order of the model's."""
+    made = [file.run(_fed(inputs, batch)) for batch in _batches(arrays)]
+    return [
+        _dequantized(endpoint, np.concatenate(parts))
+        for endpoint, parts in zip(file.outputs, zip(*made))
+    ]
+
+
+def _quantized(endpoint, array):
+    if endpoint.type in ("float32", array.dtype.name):
+        return array.astype(endpoint.type)
+    codes = np.rint(array * (np.float32(1.0) / np.float32(endpoint.scale)))
+    limits = np.iinfo(endpoint.type)
+    codes = np.clip(codes + endpoint.zero_point, limits.min, limits.max)
+    return codes.astype(endpoint.type)
+
+
+def _dequantized(endpoint, array):
     if array.dtype == np.float32:
         return array
-    scale, zero_point = details["quantization"]
-    return (array.astype(np.int32) - zero_point) * np.float32(scale)
+    codes = array.astype(np.int32) - endpoint.zero_point
+    return codes * np.float32(endpoint.scale)

@@ -1,0 +1,149 @@
+"""Every tensor inside of a file, beside the reference's and Keras's own."""
+
+import contextlib
+import re
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_saq.export import compact
+from keras_saq.export import reference
+from keras_saq.export.isolated import IsolatedFile
+from keras_saq.export.kernels import KERNELS
+from keras_saq.export.parity import LayerParity
+from keras_saq.models.graph import Graph
+
+
+def compare_layers(content, program, model, x, inputs, fed):
+    """A `LayerParity` for each integer tensor of a file.
+
+    The reference is given the file's own integers, operator by operator, so
+    that one wrong operator is one row, whatever follows it.
+
+    Args:
+        content: the file's bytes.
+        program: the float-in, float-out program of the model.
+        model: the Keras model.
+        x: inputs of the Keras model, in its own structure.
+        inputs: the same, as a list of arrays.
+        fed: the same, as the file takes them.
+
+    Returns:
+        List in the order of the program.
+    """
+    names, values = _file_tensors(content, fed)
+    found = dict(zip(names, values))
+    given = {
+        op.output: found[op.output.name]
+        for op in program.ops
+        if op.output.name in found and not op.output.is_float
+    }
+    kept = []
+    reference.run(program, inputs, kept, given)
+    layers = _keras_values(model, x)
+    sources = _sources(program, layers)
+    return [
+        _compare(op, made, given[op.output], layers.get(sources.get(id(op))))
+        for op, made in kept
+        if op.output in given
+    ]
+
+
+def _compare(op, made, actual, expected):
+    step = np.float64(op.output.scale)
+    codes = actual.astype(np.float64)
+    row = {
+        "name": op.output.name,
+        "operator": KERNELS[op.kind].operator,
+        "reference_max_lsb": float(np.abs(codes - made).max(initial=0)),
+        "bound": float(op.max_steps),
+        "max_lsb": None,
+        "mean_lsb": None,
+        "exact": None,
+    }
+    if expected is not None and expected.size == codes.size:
+        real = expected.reshape(codes.shape).astype(np.float64) / step
+        steps = np.abs(codes - op.output.zero_point - real).round(3)
+        row["max_lsb"] = float(np.rint(steps.max(initial=0)))
+        row["mean_lsb"] = float(steps.mean())
+        row["exact"] = float((steps < 0.5).mean())
+    return LayerParity(**row)
+
+
+def _file_tensors(content, fed):
+    """Names and values of all tensors that the file's operators make.
+
+    XNNPACK keeps what lies between two of its operators to itself, unless it
+    is an output of the file; so the file is given more outputs.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+    made = [int(i) for op in graph.operators for i in op.outputs]
+    graph.outputs = made
+    model.signatureDefs = []
+    names = [graph.tensors[i].name.decode() for i in made]
+    with IsolatedFile(compact.to_bytes(model)) as file:
+        return names, file.run(fed)
+
+
+def _sources(program, layers):
+    """Id of an op -> path of the Keras call whose output its tensor is.
+
+    Tensors have the path of their layer; where a tensor is clipped in several
+    stages, those behind the first have a number, and the last one counts.
+    """
+    last = {}
+    for op in program.ops:
+        name = op.output.name
+        path = name if name in layers else re.sub(r"_\d+$", "", name)
+        if path in layers and not op.output.is_float:
+            last[path] = op
+    return {id(op): path for path, op in last.items()}
+
+
+def _keras_values(model, x):
+    """Path of a call -> what the Keras layer there made."""
+    graph = Graph(model)
+    with _recording(graph.sites) as calls:
+        x = tree.map_structure(keras.ops.convert_to_tensor, x)
+        model(x, training=False)
+    values = {}
+    for site in graph.sites:
+        place = graph.sites_of(site.operation).index(site)
+        made = calls.get(id(site.operation), [])
+        if place < len(made):
+            values[site.path] = made[place]
+    return values
+
+
+@contextlib.contextmanager
+def _recording(sites):
+    """Records what each operation makes: id -> arrays, call by call."""
+    calls, changed = {}, {}
+
+    def recorded(operation):
+        call = operation.call
+
+        def record(*args, **kwargs):
+            made = call(*args, **kwargs)
+            first = tree.flatten(made)[0]
+            array = keras.ops.convert_to_numpy(first)
+            calls.setdefault(id(operation), []).append(array)
+            return made
+
+        return record
+
+    for site in sites:
+        operation = site.operation
+        if id(operation) not in changed:
+            changed[id(operation)] = operation
+            # In the instance, past Keras's tracking of attributes.
+            operation.__dict__["call"] = recorded(operation)
+    try:
+        yield calls
+    finally:
+        for operation in changed.values():
+            del operation.__dict__["call"]
