@@ -201,6 +201,8 @@ class Quantized(Composite):
             inputs = _quantize(self.input_quantizer, inputs)
             if isinstance(self, OperationLayer):
                 args = _quantize(self.input_quantizer, args)
+        if self._relu_is_in_the_quantizer():
+            return _quantize(self.output_quantizer, inputs)
         values = self.overlaid_values()
         if values:
             with Overlay(values):
@@ -210,6 +212,20 @@ class Quantized(Composite):
         if self.output_quantizer is not None:
             outputs = _quantize(self.output_quantizer, outputs)
         return outputs
+
+    def _relu_is_in_the_quantizer(self):
+        """Whether the quantizer's lower bound does what a ReLU layer does.
+
+        Then the layer's own two passes over memory are left out. While the
+        quantizer is calibrated it must not see what ReLU cuts off.
+        """
+        return (
+            self.output_quantizer is not None
+            and self.output_quantizer.clips_below_zero
+            and not is_calibrating()
+            and kinds.is_relu(self)
+            and kinds.activation_of(self) == "relu"
+        )
 
     def overlaid_values(self):
         """List of `(variable, what it reads as)` while the layer is called."""

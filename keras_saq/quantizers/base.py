@@ -118,6 +118,11 @@ class Quantizer(keras.layers.Layer):
         return self.num_bits
 
     @property
+    def clips_below_zero(self):
+        """Whether `quantizer(relu(x))` is `quantizer(x)`, gradients too."""
+        return False
+
+    @property
     def scale(self):
         """The positive scale: a scalar, or one value per channel or block.
 

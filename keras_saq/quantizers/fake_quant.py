@@ -103,21 +103,23 @@ def two_to_the(exponent):
 def _with_gradient(qmin, qmax, step):
     @ops.custom_gradient
     def function(x, scale):
-        # One beyond the range tells clipped values, and stays finite.
-        v = ops.clip(x / scale, qmin - 1.0, qmax + 1.0)
-        codes = ops.clip(v, qmin, qmax)
+        codes = ops.clip(x / scale, qmin, qmax)
         if step == 1:
             codes = ops.round(codes)
         else:
             codes = ops.round((codes - qmin) / step) * step + qmin
+        y = codes * scale
 
+        # Reads nothing but x and y, which the layers around keep anyway:
+        # codes or masks of its own would be one more tensor in memory.
         def gradient(*args, upstream=None):
             dy = args[0] if upstream is None else upstream
-            inside = ops.logical_and(v >= qmin, v <= qmax)
+            inside = ops.logical_and(x >= qmin * scale, x <= qmax * scale)
             dx = ops.where(inside, dy, 0.0)
-            return dx, _sum_to(dy * codes - dx * v, scale.shape)
+            change = dy * ops.where(inside, y - x, y)
+            return dx, _sum_to(change, scale.shape) / scale
 
-        return codes * scale, gradient
+        return y, gradient
 
     return function
 

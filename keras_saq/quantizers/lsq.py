@@ -40,6 +40,10 @@ class LSQ(LearnedScale):
     [-1.0, -0.4286, 0.1429, 1.0]
     """
 
+    @property
+    def clips_below_zero(self):
+        return self.signed is False
+
     def fake_quantize(self, x, training=False):
         scale = self.granularity.spread(self.scale)
         return fake_quantize(x, scale, self.qmin, self.qmax)

@@ -35,10 +35,11 @@ def fake_quantize_per_tensor(x, scale, qmin, qmax):
         )
 
         def gradient(dy):
-            dx, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
+            dx, below, above = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
                 gradients=dy, inputs=x, min=low, max=high, num_bits=num_bits
             )
-            return dx, tf.reduce_sum(dy * y - dx * x) / scale
+            inside = tf.reduce_sum(dx * (y - x)) / scale
+            return dx, inside + qmin * below + qmax * above
 
         return y, gradient
 
