@@ -1,8 +1,10 @@
 """Low-bit Keras models: pick bits, train flat, ship integers."""
 
 from keras_saq.export import ExportReport
+from keras_saq.export import FileReport
 from keras_saq.export import ParityReport
 from keras_saq.export import export_litert
+from keras_saq.export import inspect_litert
 from keras_saq.export import verify_litert
 from keras_saq.models import calibrate
 from keras_saq.models import quantize_model
@@ -16,6 +18,9 @@ from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
 from keras_saq.report import Summary
 from keras_saq.report import summary
+from keras_saq.search import Budget
+from keras_saq.search import PolicySearch
+from keras_saq.search import search_policy
 from keras_saq.sharpness import Distillation
 from keras_saq.sharpness import SAQModel
 from keras_saq.sharpness import SharpnessMonitor
@@ -26,9 +31,12 @@ from keras_saq.sharpness import plot_loss_landscape
 from keras_saq.version import __version__
 
 __all__ = [
+    "Budget",
     "Distillation",
     "ExportReport",
+    "FileReport",
     "ParityReport",
+    "PolicySearch",
     "QuantizeConfig",
     "QuantizePolicy",
     "Rule",
@@ -39,6 +47,7 @@ __all__ = [
     "calibrate",
     "exclude_scales_from_weight_decay",
     "export_litert",
+    "inspect_litert",
     "loss_landscape",
     "measure_sharpness",
     "plot_loss_landscape",
@@ -47,6 +56,7 @@ __all__ = [
     "quantize_apply",
     "quantize_model",
     "quantize_scope",
+    "search_policy",
     "strip",
     "summary",
     "verify_litert",

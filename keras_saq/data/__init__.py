@@ -2,5 +2,7 @@
 
 from keras_saq.data.digits import Digits
 from keras_saq.data.digits import load_digits
+from keras_saq.data.proxy import ProxySplit
+from keras_saq.data.proxy import proxy_split
 
-__all__ = ["Digits", "load_digits"]
+__all__ = ["Digits", "ProxySplit", "load_digits", "proxy_split"]

@@ -27,7 +27,7 @@ from keras_saq.layers.weights import weight_axes
 from keras_saq.models.graph import Graph
 from keras_saq.policy import layer_paths
 
-_INPUT_BITS = 8
+INPUT_BITS = 8
 _TRANSPOSED = (
     layers.Conv1DTranspose,
     layers.Conv2DTranspose,
@@ -78,7 +78,7 @@ def layer_costs(model):
     for site in Graph(model).sites:
         layer = site.operation
         if is_weighted(layer):
-            macs = _macs(site)
+            macs = macs_of(site)
             costs.append(_cost(layer, site.path, site, macs, layer in seen))
             seen.update(layer._flatten_layers())
     for path, layer in layer_paths(model):
@@ -162,11 +162,11 @@ def _input_bits(site):
         if isinstance(maker, Quantized) and maker.input_quantizer:
             return maker.input_quantizer.num_bits
         value = value.producer.inputs[0]
-    return _INPUT_BITS
+    return INPUT_BITS
 
 
-def _macs(site):
-    """Multiplications: weights, times the positions that use each of them."""
+def macs_of(site):
+    """Multiplications of a site: weights, times positions that use them."""
     layer = site.operation
     if isinstance(layer, layers.Embedding) or not weight_axes(layer):
         return 0

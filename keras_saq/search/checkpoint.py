@@ -1,0 +1,143 @@
+"""Checkpoints of a search: it goes on where it was stopped."""
+
+import json
+import os
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class SearchCheckpoint(keras.callbacks.Callback):
+    """Writes the state of a search after each epoch, whole or not at all.
+
+    Args:
+        folder: where `search.npz` goes; made if it is not there.
+        settings: plain data that says which search it is; a file of another
+            search is refused.
+    """
+
+    def __init__(self, folder, settings):
+        super().__init__()
+        self._folder = pathlib.Path(folder)
+        self._settings = json.dumps(settings, sort_keys=True, default=str)
+
+    @property
+    def path(self):
+        return self._folder / "search.npz"
+
+    def restore(self, model):
+        """Reads the state, if there is one.
+
+        Args:
+            model: the compiled trainer.
+
+        Returns:
+            `(epochs that are done, history)`.
+        """
+        if not self.path.exists():
+            return 0, {}
+        with np.load(self.path) as file:
+            stored = dict(file)
+        if str(stored["settings"]) != self._settings:
+            raise ValueError(
+                f"The checkpoint {self.path} is of another search. Its "
+                f"settings: {stored['settings']}. Those of this one: "
+                f"{self._settings}. Give another folder, or delete the file."
+            )
+        variables = _variables(model)
+        for i, variable in enumerate(variables):
+            variable.assign(stored[f"variable_{i}"])
+        history = json.loads(str(stored["history"]))
+        return int(stored["epochs"]), history
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            f"variable_{i}": ops.convert_to_numpy(variable)
+            for i, variable in enumerate(_variables(self.model))
+        }
+        history = json.dumps(self.model.history_so_far)
+        handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".npz")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(
+                    file,
+                    settings=self._settings,
+                    epochs=epoch + 1,
+                    history=history,
+                    **arrays,
+                )
+            os.replace(temporary, self.path)
+        except BaseException:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _variables(model):
+    """Everything that a step reads and changes, in a fixed order."""
+    model.optimizer.build(model.trainable_variables)
+    return [*model.variables, *model.optimizer.variables]
+
+
+class ProbabilityHistory(keras.callbacks.Callback):
+    """Notes the probabilities of every group after each epoch.
+
+    Args:
+        supernet: the `Supernet`.
+        log_dir: a folder for TensorBoard, which then shows a curve for each
+            group and candidate; `None` for none. Needs TensorFlow.
+
+    Attributes:
+        epochs: list, one entry an epoch, of lists of arrays.
+    """
+
+    def __init__(self, supernet, log_dir=None):
+        super().__init__()
+        self._supernet = supernet
+        self._log_dir = log_dir
+        self._writer = None
+        self.epochs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        probabilities = self._supernet.probabilities()
+        self.epochs.append([p.tolist() for p in probabilities])
+        if self._log_dir is None:
+            return
+        if self._writer is None:
+            self._writer = _ScalarWriter(self._log_dir)
+        for group, values in zip(self._supernet.space.groups, probabilities):
+            for bits, value in zip(group.bits, values):
+                self._writer.write(f"{group.name}/{bits} bits", value, epoch)
+        for name, value in (logs or {}).items():
+            self._writer.write(f"search/{name}", value, epoch)
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class _ScalarWriter:
+    """Writes scalars as TensorBoard reads them; it need not be installed.
+
+    `tf.summary.scalar` would import it.
+    """
+
+    def __init__(self, folder):
+        import tensorflow as tf
+
+        self._tf = tf
+        self._writer = tf.summary.create_file_writer(str(folder))
+        metadata = tf.compat.v1.SummaryMetadata()
+        metadata.plugin_data.plugin_name = "scalars"
+        self._metadata = metadata
+        self.flush, self.close = self._writer.flush, self._writer.close
+
+    def write(self, tag, value, step):
+        with self._writer.as_default():
+            value = self._tf.constant(float(value), "float32")
+            self._tf.summary.write(tag, value, step, self._metadata)

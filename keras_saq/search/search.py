@@ -1,0 +1,466 @@
+"""`search_policy`: bits of every layer, chosen on a small proxy data set."""
+
+import dataclasses
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_saq.search import head
+from keras_saq.search import methods
+from keras_saq.search import result
+from keras_saq.search import solver
+from keras_saq.search import trainer as trainers
+from keras_saq.search.budget import Budget
+from keras_saq.search.checkpoint import ProbabilityHistory
+from keras_saq.search.checkpoint import SearchCheckpoint
+from keras_saq.search.margin import LargeMargin
+from keras_saq.search.margin import class_rows
+from keras_saq.search.margin import normalized_features
+from keras_saq.search.proxy import as_proxy
+from keras_saq.search.space import SearchSpace
+from keras_saq.search.supernet import Supernet
+
+METHODS = ("seam", "ce", "sensitivity", "scale", "mpiq", "random", "uniform")
+_SENSITIVITIES = ("loss", "output")
+_DEFAULT_BITS = {"litert": (2, 3, 4, 6, 8), "paper": (2, 3, 4, 5, 6)}
+_NUM_CALIBRATION = 256
+# Sum of the learning rates of logits, before the cosine halves it.
+_LOGIT_TRAVEL = 10.0
+# Random policies are compared at equal cost: they use this much of a budget.
+_RANDOM_USES = 0.97
+
+
+class PolicySearch:
+    """A search, step by step: `search_policy` in one object.
+
+    `fit` does what takes time, once. `policy` then answers for any budget,
+    and `front` for several, from the same supernet.
+
+    Args:
+        model: a built float Keras model, trained; it is not changed.
+        proxy: what to search on: a `keras_saq.data.ProxySplit`, arrays
+            `(x, y)`, or a `tf.data.Dataset` of batches `(x, y)`, which is
+            read into memory.
+        method: `"seam"`, `"ce"` (the same without the margin), `"scale"`,
+            `"sensitivity"`, `"mpiq"`, `"random"` or `"uniform"`.
+        candidates: numbers of bits, or `Candidates` and `Rule`s; `None`: 2,
+            3, 4, 6, 8 for `"litert"` and 2 to 6 for `"paper"`.
+        target: see `SearchSpace`.
+        ties: see `SearchSpace`.
+        first_last_bits: see `SearchSpace`.
+        loss: a Keras loss; `None`: cross entropy of integer labels.
+        proxy_model: the model to search on, where a temporary head cannot be
+            made: layers with the same paths, outputs for the proxy's classes.
+        new_head: whether the proxy has other classes than the model; `None`:
+            if their numbers differ.
+        adapt_epochs: epochs of float training on the proxy after the model
+            has got a new head.
+        epochs: epochs of the search.
+        batch_size: of the search.
+        learning_rate: of Adam, for weights and scales; it falls to a tenth
+            (cosine).
+        logit_learning_rate: of Adam, for the logits; `None`: so much that a
+            logit can move by about 5 in the search, at most 0.1.
+        margin_weight: factor of the margin term (`"seam"`).
+        cost_weight: factor of the cost over the budget.
+        temperature: of the softmax, at the beginning and at the end.
+        rho: radius of SAQ's perturbation in the search; 0 for none.
+        augment: `function(batch of inputs, numpy.random.Generator)`.
+        sensitivity: `"loss"` or `"output"`, for that method.
+        num_samples: samples that `"sensitivity"` and `"mpiq"` look at.
+        seed: of everything that is random; set for Keras too.
+        checkpoint: folder for the state after each epoch; if it is there
+            already, the search goes on from it.
+        log_dir: folder for TensorBoard: bit probabilities and losses.
+        verbose: 0 for silence, 1 for a progress bar, 2 for a line an epoch.
+
+    Attributes:
+        space: the `SearchSpace` of `model`.
+        supernet: the `Supernet`, once there is one.
+        scores: list of arrays, after `fit`.
+        seconds: what `fit` took.
+        history: dict of lists: losses and metrics by epoch.
+        probabilities: list by epoch of the probabilities of each group.
+    """
+
+    def __init__(
+        self,
+        model,
+        proxy,
+        method="seam",
+        candidates=None,
+        target="litert",
+        ties=(),
+        first_last_bits=8,
+        loss=None,
+        proxy_model=None,
+        new_head=None,
+        adapt_epochs=3,
+        epochs=15,
+        batch_size=64,
+        learning_rate=1e-3,
+        logit_learning_rate=None,
+        margin_weight=1.0,
+        cost_weight=10.0,
+        temperature=(1.0, 0.5),
+        rho=0.0,
+        augment=None,
+        sensitivity="loss",
+        num_samples=512,
+        seed=0,
+        checkpoint=None,
+        log_dir=None,
+        verbose=1,
+    ):
+        _check_choice("method", method, METHODS)
+        _check_choice("sensitivity", sensitivity, _SENSITIVITIES)
+        if candidates is None:
+            candidates = _DEFAULT_BITS.get(target, (8,))
+        self.model = model
+        self.proxy = as_proxy(proxy)
+        self.method, self.sensitivity = method, sensitivity
+        self.space = SearchSpace(
+            model, candidates, target, ties, first_last_bits
+        )
+        self._proxy_model, self._new_head = proxy_model, new_head
+        self._loss, self.rho = loss, float(rho)
+        self.adapt_epochs, self.epochs = adapt_epochs, epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.logit_learning_rate = logit_learning_rate
+        self.margin_weight, self.cost_weight = margin_weight, cost_weight
+        self.temperature = temperature
+        self.augment, self.num_samples = augment, num_samples
+        self.seed, self.verbose = seed, verbose
+        self._checkpoint, self._log_dir = checkpoint, log_dir
+        self.supernet = self.loss = self.scores = self.budget = None
+        self.seconds = 0.0
+        self.history, self.probabilities = {}, []
+
+    def fit(self, budget):
+        """Does the method's work; `"seam"` and `"ce"` are pulled to a budget.
+
+        Args:
+            budget: a `Budget`.
+
+        Returns:
+            The search itself.
+
+        Raises:
+            InfeasibleBudget: if no policy meets the budget.
+        """
+        self.budget = _check_budget(budget)
+        self._limits = budget.resolve(self.space)
+        groups = self.space.groups
+        zeros = [np.zeros(len(g.bits)) for g in groups]
+        solver.solve(groups, zeros, self._limits)  # raises if it is impossible
+        start = time.perf_counter()
+        keras.utils.set_random_seed(self.seed)
+        if self.method in ("seam", "ce"):
+            self.scores = methods.softmax(self)
+        elif self.method == "uniform":
+            self.scores = zeros
+        else:
+            self.scores = getattr(methods, self.method)(self)
+        self.seconds = time.perf_counter() - start
+        return self
+
+    def assignment(self, budget=None):
+        """Index of a candidate for each group, within a budget.
+
+        Args:
+            budget: a `Budget`; `None`: that of `fit`.
+        """
+        self._require_fit()
+        budget = self.budget if budget is None else _check_budget(budget)
+        limits = budget.resolve(self.space)
+        if self.method == "uniform":
+            return methods.uniform_assignment(self.space.groups, limits)
+        used = _RANDOM_USES if self.method == "random" else None
+        return solver.solve(self.space.groups, self.scores, limits, used)
+
+    def policy(self, budget=None):
+        """The `QuantizePolicy` for a budget, with its provenance.
+
+        Args:
+            budget: a `Budget`; `None`: that of `fit`.
+        """
+        chosen = self.assignment(budget)
+        provenance = result.provenance(self, budget or self.budget, chosen)
+        policy = self.space.policy(chosen, provenance)
+        result.verify(self.space, chosen, policy)
+        return policy
+
+    def front(self, budgets, data=None, batch_size=256):
+        """Accuracy against cost over several budgets, from one supernet.
+
+        Args:
+            budgets: list of `Budget`s of the same costs.
+            data: `(x, y)` to measure the accuracy on, in the classes of the
+                proxy; `None`: the proxy itself.
+            batch_size: of the measurement.
+
+        Returns:
+            List of `keras_saq.search.FrontPoint`, in the order of `budgets`.
+            The accuracy is that of the supernet with certain bits, without
+            fine-tuning: good for comparing, not for reporting.
+        """
+        x, y = (self.proxy.x, self.proxy.y) if data is None else data
+        supernet = self.prepare_supernet()
+        supernet.model.compile(loss=self.loss, metrics=["accuracy"])
+        points = []
+        for budget in budgets:
+            policy = self.policy(budget)
+            with supernet.decided(self.assignment(budget)) as model:
+                logs = model.evaluate(
+                    x, y, batch_size=batch_size, verbose=0, return_dict=True
+                )
+            points.append(
+                result.FrontPoint(
+                    policy, policy.provenance["cost"], logs["accuracy"]
+                )
+            )
+        return points
+
+    def _require_fit(self):
+        if self.scores is None:
+            raise ValueError(
+                "The search has not been made yet. Call `search.fit(budget)` "
+                "first."
+            )
+
+    # --- What methods ask for
+
+    def prepare_supernet(self):
+        """The supernet on the proxy's model, calibrated; made once."""
+        if self.supernet is not None:
+            return self.supernet
+        model = self._model_for_proxy()
+        self.loss = self._loss
+        if self.loss is None:
+            self.loss = keras.losses.SparseCategoricalCrossentropy(
+                from_logits=not head.is_normalized(model)
+            )
+        self.loss = keras.losses.get(self.loss)
+        if model is not self.model and self._proxy_model is None:
+            self._adapt(model)
+        space = self.space.on(model)
+        _check_same(self.space, space)
+        rng = np.random.default_rng(self.seed)
+        chosen = rng.permutation(len(self.proxy.x))[:_NUM_CALIBRATION]
+        self.supernet = Supernet(space, self.proxy.x[chosen], *self.temperature)
+        return self.supernet
+
+    def _model_for_proxy(self):
+        if self._proxy_model is not None:
+            return self._proxy_model
+        new_head = self._new_head
+        if new_head is None:
+            new_head = self.proxy.other_classes(head.num_outputs(self.model))
+        if not new_head:
+            return self.model
+        return head.with_classes(self.model, self.proxy.num_classes)
+
+    def _adapt(self, model):
+        """Trains the float model, with its new head, on the proxy."""
+        model.compile(
+            keras.optimizers.Adam(1e-3),
+            self.loss,
+            metrics=["accuracy"],
+            jit_compile=keras.backend.backend() == "jax",
+        )
+        model.fit(
+            self._batches(),
+            epochs=self.adapt_epochs,
+            shuffle=False,
+            verbose=self.verbose,
+        )
+
+    def _batches(self, epoch=0):
+        return trainers.Batches(
+            self.proxy.x,
+            self.proxy.y,
+            self.batch_size,
+            self.seed,
+            epoch,
+            self.augment,
+        )
+
+    def train_supernet(self, with_margin, sample=False):
+        """Trains weights, scales and, unless `sample`, the logits."""
+        supernet = self.prepare_supernet()
+        margin = self._margin(supernet) if with_margin else None
+        num_steps = self.epochs * self._batches().num_batches
+        for choice in supernet.choices:
+            choice.trainable = not sample
+        if self.rho:
+            model = trainers.SharpSearchTrainer(supernet.model, self.rho)
+        else:
+            model = trainers.SearchTrainer(supernet.model)
+        model.prepare(
+            supernet,
+            self._limits,
+            margin,
+            self.margin_weight,
+            self.cost_weight,
+            num_steps,
+            sample,
+            self.seed,
+        )
+        rate = keras.optimizers.schedules.CosineDecay(
+            self.learning_rate, max(num_steps, 1), alpha=0.1
+        )
+        logit_rate = self.logit_learning_rate
+        if logit_rate is None:
+            logit_rate = min(_LOGIT_TRAVEL / max(num_steps, 1), 0.1)
+        optimizer = trainers.SearchAdam(rate, logit_rate / self.learning_rate)
+        model.compile(optimizer, self.loss, metrics=self._metrics())
+        probabilities = ProbabilityHistory(supernet, self._log_dir)
+        callbacks, done = [probabilities], 0
+        if self._checkpoint is not None:
+            saver = SearchCheckpoint(self._checkpoint, self._fingerprint())
+            done, state = saver.restore(model)
+            self.history = state.get("history", {})
+            probabilities.epochs = state.get("probabilities", [])
+            callbacks.append(saver)
+        recorder = _Recorder(self.history)
+        model.__dict__["history_so_far"] = {
+            "history": self.history,
+            "probabilities": probabilities.epochs,
+        }
+        if done < self.epochs:
+            model.fit(
+                self._batches(done),
+                epochs=self.epochs,
+                initial_epoch=done,
+                shuffle=False,
+                verbose=self.verbose,
+                callbacks=[recorder, *callbacks],
+            )
+        self.probabilities = probabilities.epochs
+
+    def _metrics(self):
+        labels = np.asarray(self.proxy.y)
+        return ["accuracy"] if np.issubdtype(labels.dtype, np.integer) else []
+
+    def _margin(self, supernet):
+        """The margin term, its centres from the untrained supernet."""
+        if self.proxy.num_classes is None:
+            raise ValueError(
+                'method="seam" needs classes: one integer label per sample. '
+                f"Received labels of shape {self.proxy.y.shape} and dtype "
+                f'{self.proxy.y.dtype}. Use method="ce" with your `loss`.'
+            )
+        sums, count = 0.0, self.proxy.num_classes
+        for start in range(0, len(self.proxy.x), 256):
+            x = self.proxy.x[start : start + 256]
+            supernet.model(ops.convert_to_tensor(x), training=False)
+            z = normalized_features(supernet.take_features())
+            labels = ops.convert_to_tensor(self.proxy.y[start : start + 256])
+            rows = class_rows(labels, count)
+            sums = sums + ops.convert_to_numpy(
+                ops.matmul(ops.transpose(rows), z)
+            )
+        margin = LargeMargin(count, sums.shape[-1], name="margin")
+        margin.set_centres(sums)
+        return margin
+
+    def _fingerprint(self):
+        return {
+            "method": self.method,
+            "groups": [(g.name, list(g.bits)) for g in self.space.groups],
+            "limits": [(e.cost.name, e.limit) for e in self._limits],
+            "proxy": self.proxy.describe(),
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rates": [self.learning_rate, self.logit_learning_rate],
+            "weights": [self.margin_weight, self.cost_weight],
+            "temperature": list(self.temperature),
+            "rho": self.rho,
+            "seed": self.seed,
+        }
+
+
+class _Recorder(keras.callbacks.Callback):
+    """Adds the logs of each epoch to a dict of lists."""
+
+    def __init__(self, history):
+        super().__init__()
+        self._history = history
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in (logs or {}).items():
+            self._history.setdefault(name, []).append(float(value))
+
+
+def search_policy(model, proxy, budget, method="seam", **kwargs):
+    """Chooses the bits of every layer on a small proxy data set.
+
+    Trains, on the proxy, a supernet that holds all candidate bits at once
+    (one convolution per layer), with cross entropy, a large-margin term and a
+    soft budget; then an integer program takes the most probable policy that
+    meets the budget exactly. `method` names baselines of the same call. See
+    docs/search.md; `"seam"` is a reconstruction of SEAM (arXiv 2302.06845).
+
+    Args:
+        model: a built float Keras model, trained; it is not changed.
+        proxy: a `keras_saq.data.ProxySplit`, arrays `(x, y)`, or a
+            `tf.data.Dataset` of batches.
+        budget: a `keras_saq.Budget`.
+        method: see `keras_saq.search.PolicySearch`.
+        **kwargs: see `keras_saq.search.PolicySearch`.
+
+    Returns:
+        A `keras_saq.QuantizePolicy` for `keras_saq.quantize_model`. Its
+        `provenance` says how it was found, and is saved in its JSON.
+
+    Raises:
+        ValueError: if the budget is out of reach (`InfeasibleBudget`, with
+            the reachable range), or an argument is wrong.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,))] + [keras.layers.Dense(8) for _ in range(3)])
+    >>> x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+    >>> policy = keras_saq.search_policy(
+    ...     model, (x, np.arange(32) % 8), keras_saq.Budget(bops="w4a4"),
+    ...     method="sensitivity", verbose=0)
+    >>> policy.provenance["cost"]["bops"] <= 64 * (64 + 16 + 64)
+    True
+    >>> q = keras_saq.quantize_model(model, policy)
+    """
+    search = PolicySearch(model, proxy, method, **kwargs)
+    return search.fit(budget).policy()
+
+
+def _check_budget(budget):
+    if not isinstance(budget, Budget):
+        raise ValueError(
+            "`budget` must be a `keras_saq.Budget`, such as "
+            "`keras_saq.Budget(bops='w3a3')`. "
+            f"Received: {budget!r} of type {type(budget).__name__}"
+        )
+    return budget
+
+
+def _check_choice(name, value, known):
+    if value not in known:
+        raise ValueError(
+            f"`{name}` must be one of {list(known)}. Received: {name}={value!r}"
+        )
+
+
+def _check_same(space, other):
+    ours = [dataclasses.astuple(g) for g in space.groups]
+    theirs = [dataclasses.astuple(g) for g in other.groups]
+    if ours != theirs:
+        missing = [g.name for g in space.groups if g not in other.groups]
+        raise ValueError(
+            "The model on the proxy must have the layers of the model, with "
+            "the same paths and inputs. It lacks, or decides differently: "
+            f"{missing[:5]}"
+        )
