@@ -96,10 +96,12 @@ class _Writer:
     def _add_tensor(self, tensor):
         shape = (_BATCH * tensor.rows, *tensor.shape)
         data = None
+        if tensor.is_static:
+            shape = tensor.shape
         if tensor.is_constant:
-            shape, data = tensor.shape, self._packed(tensor)
+            data = self._packed(tensor)
         made = self._new_tensor(tensor.name, shape, self._type(tensor), data)
-        if not tensor.is_constant:
+        if not tensor.is_static:
             made.shapeSignature = [-1, *tensor.shape]
         if tensor.scale is not None:
             scale = np.atleast_1d(tensor.scale)

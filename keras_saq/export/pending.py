@@ -5,6 +5,7 @@ kernel. While the graph is walked they are collected here in the domain of the
 accumulator: real output = slope * step * (accumulator + bias).
 """
 
+import collections.abc
 import dataclasses
 
 import numpy as np
@@ -22,10 +23,16 @@ _CONSTANT_BIAS = 2**15
 @dataclasses.dataclass(eq=False)
 class Pending:
     """Attributes:
-    kind: kernel, as in `program.KINDS`.
+    kind: kernel, as in `kernels.KERNELS`.
     inputs: the `Tensor`s it reads.
     shape: output shape without the batch axis.
     path: path of the layer that began it.
+    made: shape that the kernel makes, where it is another one.
+    moves: function of a `Builder` and the tensor that the kernel made, which
+        gives it its `shape`; `None` for a reshape.
+    build: function of a `Builder` and float inputs that computes the result
+        in float; `None` for kernels that are the same in float.
+    what: what is computed, for the list of islands.
     codes: integer kernel in LiteRT's layout, or `None`.
     axis: output-channel axis of `codes`.
     num_bits: stored bits of a code.
@@ -52,11 +59,41 @@ class Pending:
     offset: np.ndarray | float = 0.0
     activation: str = "linear"
     options: dict = dataclasses.field(default_factory=dict)
+    made: tuple | None = None
+    moves: collections.abc.Callable | None = None
+    build: collections.abc.Callable | None = None
+    what: str = ""
+
+    @property
+    def is_weighted(self):
+        return self.codes is not None
+
+    @property
+    def is_integer(self):
+        """Whether it reads integers and there is an integer kernel for it."""
+        return self.kind != "float" and not any(t.is_float for t in self.inputs)
 
     @property
     def step(self):
         """Real value of one accumulator step before the slope, float32."""
-        return np.float32(self.inputs[0].scale) * self.weight_scale
+        return self._input_scale * self.weight_scale
+
+    @property
+    def _input_scale(self):
+        (source, *_) = self.inputs
+        return np.float32(1.0 if source.is_float else source.scale)
+
+    @property
+    def clips_below(self):
+        """Whether no negative number can come out, ReLU aside."""
+        if self.kind in ("mean", "batch_matmul", "multiply"):
+            return all(t.is_unsigned for t in self.inputs)
+        return False
+
+    @property
+    def can_clip(self):
+        """Whether a ReLU can be fused into the kernel."""
+        return self.is_weighted or self.kind in ("add", "subtract", "multiply")
 
     def to_op(self, output):
         """The kernel call that makes the `Tensor` `output`."""
@@ -73,6 +110,18 @@ class Pending:
             self.path,
         )
 
+    def in_float(self):
+        """Codes, scale and bias of the kernel on float inputs.
+
+        Returns:
+            `(codes, scale, bias)`: integers or, of a layer that is not
+            quantized, the kernel itself; float32 per channel.
+        """
+        sign = np.where(self.slope < 0, -1, 1)
+        scale = (self.weight_scale * np.abs(self.slope)).astype(np.float32)
+        bias = np.broadcast_to(self.offset, scale.shape).astype(np.float32)
+        return self.codes * self._along_channels(sign), scale, bias
+
     def _fold(self, output_scale):
         """Folds the slope into codes, scale and bias.
 
@@ -82,7 +131,7 @@ class Pending:
         sign = np.where(self.slope < 0, -1, 1)
         scale = (self.weight_scale * np.abs(self.slope)).astype(np.float32)
         bias = sign * np.rint(self.bias_in_steps.astype(np.float64))
-        input_scale = np.float32(self.inputs[0].scale)
+        input_scale = self._input_scale
         multiplier = input_scale * scale / output_scale
         constant = (multiplier < _SMALLEST_MULTIPLIER) | (
             np.abs(bias) >= _LARGEST_BIAS

@@ -25,6 +25,7 @@ class Tensor:
         is_index: whether it holds int32 indices.
         is_exact: whether file and reference agree on it to the last bit,
             given the same inputs; not so behind some float kernels.
+        is_static: whether it has no batch axis, as constants have none.
         rows: of how many elements the first axis consists per sample.
         data: the values of a constant, or `None`.
         num_bits: how a constant's code is stored: 2, 4 or 8.
@@ -39,6 +40,7 @@ class Tensor:
     is_uint8: bool = False
     is_index: bool = False
     is_exact: bool = True
+    is_static: bool = False
     rows: int = 1
     data: np.ndarray | None = None
     num_bits: int = 8

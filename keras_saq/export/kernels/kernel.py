@@ -30,9 +30,9 @@ class Kernel:
             operator's options object, or `None`.
         constants: function of an `Op` that returns a dict of int32 arrays,
             the operator's last inputs.
-        is_exact: whether `run` gives the kernel's result to the last bit. Of
-            float kernels that is so where IEEE 754 fixes it: one rounding per
-            element, no sums, no transcendental functions.
+        is_exact: whether `run` gives a float kernel's result to the last bit.
+            That is so where IEEE 754 fixes it: one rounding per element, no
+            sums, no transcendental functions. Integer kernels all are exact.
     """
 
     operator: str

@@ -79,7 +79,9 @@ def _space_to_depth_options(op, schema):
 def _lookup(op, indices, table):
     """Rows of codes times the scale of each, in float32."""
     (_, table_of) = op.inputs
-    rows = table.astype(np.float32) * table_of.scale.reshape(-1, 1)
+    rows = table.astype(np.float32)
+    if not table_of.is_float:
+        rows = rows * table_of.scale.reshape(-1, 1)
     return rows[indices.astype(np.int64)]
 
 

@@ -33,5 +33,7 @@ def _options(op, schema):
 
 
 KERNELS = {
-    "batch_matmul": Kernel("BATCH_MATMUL", 3, _batch_matmul, _options),
+    "batch_matmul": Kernel(
+        "BATCH_MATMUL", 3, _batch_matmul, _options, is_exact=False
+    ),
 }

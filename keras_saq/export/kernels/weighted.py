@@ -153,13 +153,15 @@ def _output_shape(op):
     return {"shape": np.array([1, *op.output.shape], np.int32)}
 
 
+def _kernel(operator, version, options, **kwargs):
+    return Kernel(operator, version, _run, options, is_exact=False, **kwargs)
+
+
 KERNELS = {
-    "conv": Kernel("CONV_2D", 3, _run, _conv_options),
-    "depthwise": Kernel("DEPTHWISE_CONV_2D", 3, _run, _depthwise_options),
-    "fully_connected": Kernel(
-        "FULLY_CONNECTED", 5, _run, _fully_connected_options
-    ),
-    "transpose_conv": Kernel(
-        "TRANSPOSE_CONV", 4, _run, _transpose_conv_options, _output_shape
+    "conv": _kernel("CONV_2D", 3, _conv_options),
+    "depthwise": _kernel("DEPTHWISE_CONV_2D", 3, _depthwise_options),
+    "fully_connected": _kernel("FULLY_CONNECTED", 5, _fully_connected_options),
+    "transpose_conv": _kernel(
+        "TRANSPOSE_CONV", 4, _transpose_conv_options, constants=_output_shape
     ),
 }

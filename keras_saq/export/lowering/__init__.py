@@ -1,0 +1,1 @@
+"""How each kind of Keras layer becomes kernels, one family per file."""

@@ -1,0 +1,200 @@
+"""Activation functions other than ReLU and ReLU6.
+
+Between two int8 tensors each is a table of 256 codes. LiteRT has integer
+kernels with such tables for tanh and ELU. The others are float kernels between
+a DEQUANTIZE and a QUANTIZE, which compute the same table; the exporter looks at
+all 256 values and says when one of them is too near to a rounding tie to be
+sure (`keras_saq.export.lowering.ties`).
+"""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_saq.export.pending import Pending
+from keras_saq.layers import kinds
+
+_functions = keras.activations
+
+
+def _simple(kind):
+    def build(builder, x, path):
+        return builder.compute(kind, [x], path)
+
+    return build
+
+
+def _number(builder, path, value):
+    return builder.constant(f"{path}/number", np.full(1, value, np.float32))
+
+
+def _swish(builder, x, path):
+    x = builder.in_float(x, path)
+    gate = builder.compute("sigmoid", [x], path)
+    return builder.compute("multiply", [x, gate], path)
+
+
+def _hard_sigmoid(builder, x, path):
+    three = _number(builder, path, 3.0)
+    x = builder.compute("add", [x, three], path, activation="relu6")
+    sixth = _number(builder, path, 1.0 / 6.0)
+    return builder.compute("multiply", [x, sixth], path)
+
+
+def _softplus(builder, x, path):
+    """log(1 + exp(-|x|)) + max(x, 0)."""
+    x = builder.in_float(x, path)
+    minus = _number(builder, path, -1.0)
+    small = builder.compute("abs", [x], path)
+    small = builder.compute("multiply", [small, minus], path)
+    small = builder.compute("exp", [small], path)
+    small = builder.compute("add", [small, _number(builder, path, 1.0)], path)
+    small = builder.compute("log", [small], path)
+    return builder.compute(
+        "add", [small, builder.compute("relu", [x], path)], path
+    )
+
+
+def _softsign(builder, x, path):
+    x = builder.in_float(x, path)
+    size = builder.compute("abs", [x], path)
+    size = builder.compute("add", [size, _number(builder, path, 1.0)], path)
+    return builder.compute("divide", [x, size], path)
+
+
+def leaky_relu(slope):
+    def build(builder, x, path):
+        options = {"alpha": float(slope)}
+        return builder.compute("leaky_relu", [x], path, options=options)
+
+    return build
+
+
+# Name of each function of Keras, with what computes it in float.
+_BUILDERS = {
+    "elu": _simple("elu"),
+    "exponential": _simple("exp"),
+    "gelu": _simple("gelu"),
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": _simple("hard_swish"),
+    "leaky_relu": leaky_relu(0.2),
+    "relu": _simple("relu"),
+    "sigmoid": _simple("sigmoid"),
+    "softmax": _simple("softmax"),
+    "softplus": _softplus,
+    "softsign": _softsign,
+    "swish": _swish,
+    "tanh": _simple("tanh"),
+}
+_OPERATIONS = {
+    "Elu": "elu",
+    "Exp": "exponential",
+    "HardSigmoid": "hard_sigmoid",
+    "HardSilu": "hard_swish",
+    "HardSwish": "hard_swish",
+    "Sigmoid": "sigmoid",
+    "Silu": "swish",
+    "Softmax": "softmax",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Swish": "swish",
+    "Tanh": "tanh",
+}
+_INTEGER = {"elu": "integer_elu", "tanh": "integer_tanh"}
+_NAMES = {
+    _functions.elu: "elu",
+    _functions.exponential: "exponential",
+    _functions.gelu: "gelu",
+    _functions.hard_sigmoid: "hard_sigmoid",
+    _functions.hard_silu: "hard_swish",
+    _functions.leaky_relu: "leaky_relu",
+    _functions.sigmoid: "sigmoid",
+    _functions.silu: "swish",
+    _functions.softmax: "softmax",
+    _functions.softplus: "softplus",
+    _functions.softsign: "softsign",
+    _functions.tanh: "tanh",
+}
+
+
+def find(operation):
+    """`(name, builder of the float computation)` of a layer's function.
+
+    Args:
+        operation: a layer that is an activation function, or has one; or an
+            operation.
+
+    Returns:
+        `None` if it is not one of these.
+    """
+    name = kinds.operation_name(operation)
+    if name:
+        operation = getattr(operation, "operation", operation)
+        if name == "Gelu":
+            return _gelu(operation.approximate)
+        if name == "LeakyRelu":
+            return name, leaky_relu(operation.negative_slope)
+        if name == "Elu" and operation.alpha != 1.0:
+            return None
+        name = _OPERATIONS.get(name)
+    elif isinstance(operation, layers.LeakyReLU):
+        return "leaky_relu", leaky_relu(operation.negative_slope)
+    elif isinstance(operation, layers.ELU):
+        name = "elu" if operation.alpha == 1.0 else None
+    elif isinstance(operation, layers.Softmax):
+        name = "softmax"
+    elif isinstance(operation, layers.ReLU):
+        if operation.threshold or operation.max_value is not None:
+            return None
+        return "leaky_relu", leaky_relu(operation.negative_slope)
+    else:
+        name = _NAMES.get(function_of(operation))
+    if name is None:
+        return None
+    return name, _BUILDERS[name]
+
+
+def _gelu(approximate):
+    return "gelu", _simple("gelu_approximate" if approximate else "gelu")
+
+
+def function_of(layer):
+    """A layer's activation function, without its quantizer."""
+    function = layer.__dict__.get("_float_activation")
+    return getattr(layer, "activation", None) if function is None else function
+
+
+def of_function(function):
+    """Builder of a float computation, `None` if there is none."""
+    if function in (None, _functions.linear):
+        return lambda builder, x, path: x
+    if function is _functions.relu:
+        return _BUILDERS["relu"]
+    return _BUILDERS.get(_NAMES.get(function))
+
+
+def lower(builder, site, source):
+    """The pending result of a layer or operation that is a function."""
+    name, compute = find(site.operation)
+    return _pending(builder, name, compute, source, site.path)
+
+
+def lower_function(builder, site, source):
+    """The pending result of the function at the end of a layer."""
+    function = function_of(site.operation)
+    name, compute = _NAMES[function], of_function(function)
+    return _pending(builder, name, compute, source, site.path)
+
+
+def _pending(builder, name, compute, source, path):
+    if isinstance(source, Pending):
+        source = builder.in_float(source, path)
+    kind = "float" if source.is_float else _INTEGER.get(name, "float")
+    return Pending(
+        kind,
+        [source],
+        tuple(source.shape),
+        path,
+        build=lambda builder, inputs: compute(builder, inputs[0], path),
+        what=name,
+    )

@@ -1,0 +1,373 @@
+"""Collects the ops of a program, and gives tensors their scales."""
+
+import numpy as np
+from keras import ops
+
+from keras_saq.export.kernels import KERNELS
+from keras_saq.export.lowering.ties import distance_from_ties
+from keras_saq.export.pending import Pending
+from keras_saq.export.program import Op
+from keras_saq.export.program import Tensor
+from keras_saq.layers.batch_normalization import LONE_CODE
+
+_INT8_MIN, _INT8_MAX = -128, 127
+IN_FLOAT = "is computed in float"
+
+
+class Builder:
+    """Ops in order, unique names, and the islands so far.
+
+    Args:
+        graph: the `Graph` that is lowered.
+        storage: `"exact"`, `"small"` or `"int8"`, see `export_litert`.
+
+    Attributes:
+        ops: list of `Op`.
+        islands: list of `(path, reason)`.
+    """
+
+    def __init__(self, graph, storage="exact"):
+        self.graph = graph
+        self.ops = []
+        self.islands = []
+        self.storage = storage
+        self._names = set()
+        self._dequantized = {}
+        self._makers = {}
+
+    # --- Tensors and ops
+
+    def tensor(self, name, shape, scale=None, zero_point=0, **kwargs):
+        """A new tensor; its name gets a number where it is taken."""
+        if None in shape:
+            raise ValueError(
+                f"The tensor '{name}' has no static shape: {shape}. Build the "
+                "model with a fixed input size to export it."
+            )
+        shape = tuple(int(n) for n in shape)
+        return Tensor(
+            self._unique(name), shape, scale, int(zero_point), **kwargs
+        )
+
+    def constant(self, name, data, scale=None, **kwargs):
+        data = np.asarray(data)
+        name = self._unique(name)
+        return Tensor(
+            name, data.shape, scale, data=data, is_static=True, **kwargs
+        )
+
+    def like(self, tensor, name, shape):
+        """A tensor of another shape on the same grid."""
+        return self.tensor(
+            name,
+            shape,
+            tensor.scale,
+            tensor.zero_point,
+            is_unsigned=tensor.is_unsigned,
+            is_index=tensor.is_index,
+            is_exact=tensor.is_exact,
+        )
+
+    def emit(self, kind, inputs, output, path, options=None, **kwargs):
+        return self.append(
+            Op(kind, inputs, output, path=path, options=options or {}, **kwargs)
+        )
+
+    def append(self, op):
+        """Adds an op; returns its output."""
+        if op.output.is_float:
+            op.output.is_exact = KERNELS[op.kind].is_exact and all(
+                t.is_exact for t in op.inputs
+            )
+        elif any(not t.is_exact for t in op.inputs):
+            op.max_steps = 1
+        self.ops.append(op)
+        self._makers[id(op.output)] = op
+        return op.output
+
+    def maker(self, tensor):
+        """The op that makes a tensor, or `None`."""
+        return self._makers.get(id(tensor))
+
+    def compute(self, kind, inputs, path, shape=None, options=None, **kwargs):
+        """A float kernel; integer inputs are dequantized first."""
+        inputs = [self.in_float(t, path) for t in inputs]
+        if shape is None:
+            shape = np.broadcast_shapes(*(t.shape for t in inputs))
+        output = self.tensor(f"{path}/{kind}", shape)
+        return self.emit(kind, inputs, output, path, options, **kwargs)
+
+    def _unique(self, name):
+        unique, number = name, 1
+        while unique in self._names:
+            unique, number = f"{name}_{number}", number + 1
+        self._names.add(unique)
+        return unique
+
+    # --- Moves
+
+    def move(self, kind, source, shape, path, options=None):
+        output = self.like(source, path, shape)
+        return self.emit(kind, [source], output, path, options)
+
+    def reshape(self, source, shape, path):
+        shape = tuple(shape)
+        if source.shape == shape:
+            return source
+        output = self.move("reshape", source, shape, path)
+        elements = source.rows * np.prod(source.shape, dtype=int)
+        output.rows = int(elements // np.prod(shape, dtype=int))
+        return output
+
+    def transpose(self, source, axes, path):
+        """Axes count the batch axis, which stays the first."""
+        if list(axes) == list(range(len(axes))):
+            return source
+        shape = [source.shape[a - 1] for a in axes[1:]]
+        options = {"axes": tuple(int(a) for a in axes)}
+        return self.move("transpose", source, shape, path, options)
+
+    # --- Scales
+
+    def on_grid(self, source, quantizer, name):
+        """The integers that `quantizer` makes of a value of any kind."""
+        if isinstance(source, Pending):
+            if source.is_integer:
+                return self.finish(source, quantizer, name)
+            return self._finish_float(source, quantizer, name)
+        if source.is_float:
+            return self.quantize(source, quantizer, name)
+        scale, stages = _stages(quantizer, clips_below=source.is_unsigned)
+        if source.scale == scale and stages == [source.zero_point]:
+            return source
+        return self.finish(self.identity(source, name), quantizer, name)
+
+    def finish(self, pending, quantizer, name):
+        """Emits a pending kernel with the scale of its output's quantizer."""
+        clips_below = pending.clips_below
+        if pending.can_clip:
+            clips_below = True
+            if quantizer.qmin == 0 and pending.activation == "linear":
+                pending.activation = "relu"
+        scale, stages = _stages(quantizer, clips_below)
+        made = pending.made or pending.shape
+        output = self.tensor(name, made, scale, stages[0])
+        output.is_unsigned = quantizer.qmin == 0
+        output.rows = _rows(pending)
+        self.append(pending.to_op(output))
+        return self._arranged(
+            pending, self._restage(output, stages[1:], name), name
+        )
+
+    def _arranged(self, pending, output, name):
+        if pending.moves is not None:
+            return pending.moves(self, output)
+        return self.reshape(output, pending.shape, name)
+
+    def quantize(self, source, quantizer, name):
+        """Quantizes a float tensor."""
+        scale, stages = _stages(quantizer, clips_below=False)
+        output = self.tensor(name, source.shape, scale, stages[0])
+        output.rows = source.rows
+        self.emit("quantize", [source], output, name)
+        output.is_unsigned = quantizer.qmin == 0
+        return self._restage(output, stages[1:], name)
+
+    def _finish_float(self, pending, quantizer, name):
+        """Computes in float, between integers: an island."""
+        start = len(self.ops)
+        for source in pending.inputs:
+            # Computed anew, so that all of the island is in one place.
+            self._dequantized.pop(id(source), None)
+        result = self.realize(pending)
+        first = len(self.ops)
+        output = self.quantize(result, quantizer, name)
+        self._declare(pending, self.ops[start:], self.ops[first])
+        return output
+
+    def _declare(self, pending, computed, quantization):
+        """Says of an island whether it is exact, and why."""
+        if pending.what == "":
+            return
+        reason = f"{pending.what} {IN_FLOAT}"
+        distance = None
+        if quantization.max_steps and len(pending.inputs) == 1:
+            (source,) = pending.inputs
+            distance = distance_from_ties(source, computed, quantization)
+        if not quantization.max_steps:
+            reason += ", exactly: each element is rounded as IEEE 754 says"
+        elif distance is not None:
+            quantization.max_steps = 0
+            reason += (
+                ", exactly: of its 256 codes none is nearer than "
+                f"{distance:.1g} steps to a rounding tie"
+            )
+        else:
+            reason += "; a code may differ from the reference's by 1 step"
+        self.islands.append((pending.path, reason))
+
+    def in_float(self, value, path):
+        """A value as a float tensor."""
+        if isinstance(value, Pending):
+            if value.what:
+                self.islands.append((value.path, f"{value.what} {IN_FLOAT}"))
+            return self.realize(value)
+        if value.is_float:
+            return value
+        if id(value) not in self._dequantized:
+            output = self.tensor(f"{value.name}/float", value.shape)
+            output.rows, output.is_static = value.rows, value.is_static
+            self._dequantized[id(value)] = self.emit(
+                "dequantize", [value], output, path
+            )
+        return self._dequantized[id(value)]
+
+    def realize(self, pending):
+        """Computes a pending result in float."""
+        if pending.build is not None:
+            return pending.build(self, pending.inputs)
+        if pending.is_weighted:
+            return self._weighted_in_float(pending)
+        kind = {"mean": "float_mean"}.get(pending.kind, pending.kind)
+        made = self.compute(
+            kind,
+            pending.inputs,
+            pending.path,
+            pending.made or pending.shape,
+            pending.options,
+            activation=pending.activation,
+        )
+        return self._arranged(pending, made, pending.path)
+
+    def _weighted_in_float(self, pending):
+        (source,) = pending.inputs
+        if not source.is_float:
+            raise ValueError(
+                f"The output of '{pending.path}' has no integer scale, "
+                "because no quantized layer reads it. Quantize the model "
+                "with the scheme 'litert' (the presets do), which gives "
+                "every tensor between integer kernels a scale."
+            )
+        codes, scale, bias = pending.in_float()
+        path = pending.path
+        if np.issubdtype(codes.dtype, np.integer):
+            bits = pending.num_bits if self.storage == "small" else 8
+            kernel = self.constant(
+                f"{path}/weights",
+                codes,
+                scale,
+                num_bits=bits,
+                axis=pending.axis,
+            )
+        else:
+            shape = [1] * codes.ndim
+            shape[pending.axis] = -1
+            kernel = codes.astype(np.float32) * scale.reshape(shape)
+            kernel = self.constant(f"{path}/weights", kernel)
+        made = self.tensor(path, pending.made or pending.shape)
+        made.rows = _rows(pending)
+        inputs = [
+            source,
+            self.in_float(kernel, path),
+            self.constant(f"{path}/bias", bias),
+        ]
+        made = self.emit(
+            pending.kind,
+            inputs,
+            made,
+            path,
+            pending.options,
+            activation=pending.activation,
+        )
+        return self._arranged(pending, made, path)
+
+    def with_relu(self, source, activation, path):
+        """A ReLU or ReLU6, in the kernel before it where that is pending."""
+        if isinstance(source, Pending):
+            if source.can_clip and source.activation == "linear":
+                source.activation = activation
+                return source
+            source = self.in_float(source, path)
+        if not source.is_float:
+            pending = self.identity(source, path)
+            pending.activation = activation
+            return pending
+        source = self.compute("relu", [source], path)
+        if activation == "relu6":
+            six = self.constant(f"{path}/six", np.full(1, 6.0, np.float32))
+            source = self.compute("minimum", [source, six], path)
+        return source
+
+    def _restage(self, source, zero_points, name):
+        """Clips by the saturation of int8 under other zero points."""
+        for zero_point in zero_points:
+            source = self.with_zero_point(source, zero_point, name)
+        return source
+
+    def with_zero_point(self, source, zero_point, name):
+        if source.zero_point == zero_point:
+            return source
+        output = self.like(source, name, source.shape)
+        output.zero_point, output.rows = zero_point, source.rows
+        return self.emit("requantize", [source], output, name)
+
+    def identity(self, source, path):
+        """A depthwise kernel that multiplies by one.
+
+        LiteRT's QUANTIZE from int8 to int8 multiplies by a number of 8 bits;
+        this one rounds once and exactly.
+        """
+        channels = source.shape[-1] if source.shape else 1
+        shape = source.shape
+        if len(shape) != 3:
+            source = self.reshape(source, (1, 1, channels), path)
+        return Pending(
+            "depthwise",
+            [source],
+            shape,
+            path,
+            codes=np.full((1, 1, 1, channels), LONE_CODE, np.int32),
+            axis=3,
+            weight_scale=np.full(channels, 1.0 / LONE_CODE, np.float32),
+            bias_in_steps=np.zeros(channels, np.float32),
+            slope=np.ones(channels, np.float32),
+            options=window_options(),
+            made=source.shape,
+        )
+
+
+def _rows(pending):
+    """Elements of the first axis per sample of what a kernel makes."""
+    for tensor in pending.inputs:
+        if tensor.rows != 1:
+            return tensor.rows
+    return 1
+
+
+def _stages(quantizer, clips_below):
+    """Scale, and the zero points whose saturation clips to the code range.
+
+    An int8 tensor clips at -128 and 127 whatever its zero point is. Fewer
+    than 256 codes are clipped above by the zero point 127 - qmax, and below,
+    where the kernel has not done that, by a second one, -128 - qmin.
+
+    Args:
+        quantizer: of the tensor.
+        clips_below: whether no negative real value can arrive.
+    """
+    scale = np.float32(ops.convert_to_numpy(quantizer.scale))
+    stages = [_INT8_MAX - quantizer.qmax]
+    below = _INT8_MIN - quantizer.qmin
+    if below != stages[0] and not (clips_below and quantizer.qmin == 0):
+        stages.append(below)
+    return scale, stages
+
+
+def window_options(strides=(1, 1), padding="valid", dilation=(1, 1)):
+    """Options of a kernel that looks at windows of an image."""
+    return {
+        "strides": tuple(strides),
+        "padding": padding,
+        "dilation": tuple(dilation),
+        "depth_multiplier": 1,
+    }

@@ -1,0 +1,106 @@
+"""Normalizations: of batches, folded; of the elements of a sample, in float."""
+
+import numpy as np
+from keras import layers
+from keras import ops
+
+from keras_saq.export.pending import Pending
+from keras_saq.layers.batch_normalization import bias_in_steps
+from keras_saq.layers.batch_normalization import slope_and_offset
+
+FLOAT_LAYERS = (layers.LayerNormalization, layers.RMSNormalization)
+
+
+def lower_batch_norm(builder, site, inputs):
+    """Folds into the kernel before it, or is a kernel of its own."""
+    layer, (source,) = site.operation, inputs
+    moving = layer.moving_mean.value, layer.moving_variance.value
+    slope, offset = (
+        ops.convert_to_numpy(t) for t in slope_and_offset(layer, *moving)
+    )
+    if not isinstance(source, Pending):
+        if source.is_float:
+            return _in_float(site, source, slope, offset)
+        source = builder.identity(source, site.path)
+    elif not source.is_weighted or source.activation != "linear":
+        return _in_float(
+            site, builder.in_float(source, site.path), slope, offset
+        )
+    source.bias_in_steps = ops.convert_to_numpy(
+        bias_in_steps(slope, offset, source.step, source.bias)
+    )
+    source.slope = slope
+    source.offset = offset + slope * source.bias
+    return source
+
+
+def _in_float(site, source, slope, offset):
+    def build(builder, inputs):
+        (x,) = inputs
+        for kind, values in (("multiply", slope), ("add", offset)):
+            values = builder.constant(f"{site.path}/{kind}", values)
+            x = builder.compute(kind, [x, values], site.path)
+        return x
+
+    return Pending(
+        "float",
+        [source],
+        tuple(source.shape),
+        site.path,
+        build=build,
+        what="batch normalization",
+    )
+
+
+def layer_norm_obstacle(layer, rank):
+    axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+    if [axis % rank for axis in axes] != [rank - 1]:
+        return "only normalization over the last axis has a float form here"
+    return None
+
+
+def lower_layer_norm(builder, site, inputs):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, in float."""
+    layer, path = site.operation, site.path
+    source = inputs[0]
+    if isinstance(source, Pending):
+        source = builder.in_float(source, path)
+    shape = tuple(source.shape)
+    is_rms = isinstance(layer, layers.RMSNormalization) or getattr(
+        layer, "rms_scaling", False
+    )
+    gamma = getattr(layer, "scale" if _is_rms(layer) else "gamma", None)
+    beta = getattr(layer, "beta", None)
+
+    def constant(builder, name, value):
+        value = np.asarray(ops.convert_to_numpy(value), np.float32)
+        return builder.constant(f"{path}/{name}", value.reshape(-1))
+
+    def mean(builder, x):
+        options = {"axes": (len(shape),), "keep_dims": True}
+        return builder.compute(
+            "float_mean", [x], path, (*shape[:-1], 1), options
+        )
+
+    def build(builder, inputs):
+        x = builder.in_float(inputs[0], path)
+        if not is_rms:
+            x = builder.compute("subtract", [x, mean(builder, x)], path)
+        square = builder.compute("multiply", [x, x], path)
+        variance = mean(builder, square)
+        epsilon = constant(builder, "epsilon", layer.epsilon)
+        variance = builder.compute("add", [variance, epsilon], path)
+        factor = builder.compute("rsqrt", [variance], path)
+        x = builder.compute("multiply", [x, factor], path)
+        for kind, value in (("multiply", gamma), ("add", beta)):
+            if value is not None:
+                value = constant(builder, kind, value)
+                x = builder.compute(kind, [x, value], path)
+        return x
+
+    what = getattr(layer, "_float_class", type(layer)).__name__
+    return Pending("float", [source], shape, path, build=build, what=what)
+
+
+def _is_rms(layer):
+    return isinstance(layer, layers.RMSNormalization)

@@ -1,0 +1,133 @@
+"""Averages and maxima, over images and over sequences."""
+
+import numpy as np
+from keras import layers
+
+from keras_saq.export.lowering.builder import window_options
+from keras_saq.export.pending import Pending
+
+GLOBAL_AVERAGES = (
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+)
+AVERAGES = (layers.AveragePooling1D, layers.AveragePooling2D)
+GLOBAL_MAXIMA = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D)
+MAXIMA = (layers.MaxPooling1D, layers.MaxPooling2D)
+
+
+def average_obstacle(layer, shape):
+    """Why an average has no exact kernel, or `None`."""
+    if layer.padding == "valid":
+        return None
+    sizes = zip(shape, layer.pool_size, layer.strides)
+    if all(size % n == 0 and n == stride for size, n, stride in sizes):
+        return None  # no window reaches beyond the border
+    return "padding='same' averages fewer elements at the border"
+
+
+def lower_global_average(builder, site, inputs):
+    (source,) = inputs
+    if isinstance(source, Pending):
+        source = builder.in_float(source, site.path)
+    return Pending(
+        "mean",
+        [source],
+        _shape(site),
+        site.path,
+        options={
+            "keep_dims": site.operation.keepdims,
+            "axes": tuple(range(1, len(source.shape))),
+        },
+        what="an average" if source.is_float else "",
+    )
+
+
+def lower_average(builder, site, inputs):
+    """A depthwise convolution with codes 1, which rounds as training does.
+
+    AVERAGE_POOL_2D rounds halves away from zero in the shifted codes. Over
+    the whole image it is a MEAN.
+    """
+    layer, path = site.operation, site.path
+    (source,) = inputs
+    if isinstance(source, Pending):
+        source = builder.in_float(source, path)
+    if tuple(layer.pool_size) == source.shape[:-1]:
+        return Pending(
+            "mean",
+            [source],
+            _shape(site),
+            path,
+            options={
+                "keep_dims": True,
+                "axes": tuple(range(1, len(source.shape))),
+            },
+            what="an average" if source.is_float else "",
+        )
+    image, window, strides = _as_image(builder, layer, source, path)
+    channels = source.shape[-1]
+    zeros = np.zeros(channels, np.float32)
+    return Pending(
+        "depthwise",
+        [image],
+        _shape(site),
+        path,
+        codes=np.ones((1, *window, channels), np.int32),
+        axis=3,
+        weight_scale=np.full(channels, 1.0 / np.prod(window), np.float32),
+        bias=zeros,
+        bias_in_steps=zeros,
+        slope=np.ones(channels, np.float32),
+        options=window_options(strides),
+        made=_image_shape(_shape(site)),
+        what="an average" if source.is_float else "",
+    )
+
+
+def lower_global_max(builder, site, inputs):
+    (source,) = inputs
+    source = _plain(builder, source, site.path)
+    image = source
+    if len(source.shape) == 2:
+        image = builder.reshape(source, (1, *source.shape), site.path)
+    options = window_options() | {"window": image.shape[:2]}
+    pooled = builder.move(
+        "max_pool",
+        image,
+        (1, 1, image.shape[-1]),
+        site.path,
+        options,
+    )
+    return builder.reshape(pooled, _shape(site), site.path)
+
+
+def lower_max(builder, site, inputs):
+    layer, (source,) = site.operation, inputs
+    source = _plain(builder, source, site.path)
+    image, window, strides = _as_image(builder, layer, source, site.path)
+    options = window_options(strides, layer.padding) | {"window": window}
+    made = _image_shape(_shape(site))
+    pooled = builder.move("max_pool", image, made, site.path, options)
+    return builder.reshape(pooled, _shape(site), site.path)
+
+
+def _plain(builder, source, path):
+    if isinstance(source, Pending):
+        return builder.in_float(source, path)
+    return source
+
+
+def _shape(site):
+    return tuple(site.outputs[0].shape[1:])
+
+
+def _image_shape(shape):
+    return (1, *shape) if len(shape) == 2 else shape
+
+
+def _as_image(builder, layer, source, path):
+    window, strides = tuple(layer.pool_size), tuple(layer.strides)
+    if len(source.shape) == 3:
+        return source, window, strides
+    image = builder.reshape(source, (1, *source.shape), path)
+    return image, (1, *window), (1, *strides)
