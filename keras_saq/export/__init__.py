@@ -1,5 +1,7 @@
 """Integers out: exact LiteRT files, and the proof that they are exact."""
 
+from keras_saq.export.contents import FileReport
+from keras_saq.export.contents import inspect_litert
 from keras_saq.export.litert import export_litert
 from keras_saq.export.parity import ParityReport
 from keras_saq.export.report import ExportReport
@@ -8,4 +10,11 @@ from keras_saq.models import EXPORTERS
 
 EXPORTERS["litert"] = export_litert
 
-__all__ = ["ExportReport", "ParityReport", "export_litert", "verify_litert"]
+__all__ = [
+    "ExportReport",
+    "FileReport",
+    "ParityReport",
+    "export_litert",
+    "inspect_litert",
+    "verify_litert",
+]

@@ -1,5 +1,6 @@
 """`export_litert`: writes a quantized model as an integer LiteRT file."""
 
+import dataclasses
 import os
 import pathlib
 import tempfile
@@ -7,12 +8,19 @@ import tempfile
 from keras_saq.export.flatbuffer import to_bytes
 from keras_saq.export.io_types import with_io_types
 from keras_saq.export.lower import lower
-from keras_saq.export.report import read_report
+from keras_saq.export.report import export_report
 from keras_saq.models import quantized_layers
 from keras_saq.models import require_calibrated
 
 
-def export_litert(model, filepath, input_type="float32", output_type="float32"):
+def export_litert(
+    model,
+    filepath,
+    input_type="float32",
+    output_type="float32",
+    verify=None,
+    require_exact=False,
+):
     """Writes a quantized model as an integer `.tflite` file.
 
     Batch normalization is folded into the scales, biases are the integers of
@@ -26,13 +34,20 @@ def export_litert(model, filepath, input_type="float32", output_type="float32"):
         filepath: where the file goes; ends in `.tflite`.
         input_type: `"float32"`, `"int8"` or `"uint8"`.
         output_type: `"float32"`, `"int8"` or `"uint8"`.
+        verify: inputs as for `predict`, or `None`. The file is compared with
+            the code-domain reference and the model on them, as by
+            `keras_saq.verify_litert`, and the report says how.
+        require_exact: whether an export with `verify` fails, and leaves no
+            file, where an operator computes something else than the
+            reference says it does.
 
     Returns:
         An `ExportReport`.
 
     Raises:
         ValueError: if the model is not quantized or not calibrated, if a
-            layer has no integer form, or if the path cannot be written.
+            layer has no integer form, if the path cannot be written, if
+            LiteRT does not load the file, or if `require_exact` is not met.
 
     Example:
 
@@ -46,10 +61,31 @@ def export_litert(model, filepath, input_type="float32", output_type="float32"):
     {'QUANTIZE': 1, 'FULLY_CONNECTED': 1, 'DEQUANTIZE': 1}
     """
     path = _check_path(filepath)
+    if require_exact and verify is None:
+        raise ValueError(
+            "`require_exact=True` needs data to compare on: pass inputs of "
+            "the model as `verify=x`."
+        )
     program = with_io_types(lower_model(model), input_type, output_type)
     content = to_bytes(program)
+    report = export_report(path, content, program, inner_model(model))
+    if verify is not None:
+        report = _verified(report, content, model, verify, require_exact)
     _write_whole(path, content)
-    return read_report(path, content, program.islands)
+    return report
+
+
+def _verified(report, content, model, x, require_exact):
+    """The report with a comparison of file and model on `x`."""
+    from keras_saq.export.verify import verify_content
+
+    parity = verify_content(content, report.path, model, lower_model(model), x)
+    if require_exact and not parity.within_bounds:
+        raise ValueError(
+            f"'{report.path}' was not written, because the file does not "
+            f"compute what it should:\n{parity}"
+        )
+    return dataclasses.replace(report, parity=parity)
 
 
 def lower_model(model):
