@@ -57,7 +57,11 @@ class _Lowering:
             outputs.append(tensor)
             scales.append(scale)
         self.program = Program(
-            inputs, outputs, builder.ops, scales, builder.islands
+            inputs,
+            outputs,
+            _read(builder.ops, outputs),
+            scales,
+            builder.islands,
         )
 
     def _output(self, value, taken):
@@ -89,10 +93,23 @@ class _Lowering:
                 )
                 for t in inputs
             ]
-        made = rule_for(layer).lower(builder, site, inputs)
+        rule = rule_for(layer)
+        if not rule.fuses:
+            inputs = [builder.plain(t, site.path) for t in inputs]
+        made = rule.lower(builder, site, inputs)
         if not isinstance(made, list):
             made = [made]
-        return [self._finished(site, layer, value) for value in made]
+        made = [self._finished(site, layer, value) for value in made]
+        return [self._shared(v, t) for v, t in zip(site.outputs, made)]
+
+    def _shared(self, value, made):
+        """A float result that several layers read is computed once."""
+        if not isinstance(made, Pending):
+            return made
+        is_float = all(t.is_float for t in made.inputs)
+        if is_float and len(self._graph.consumers(value)) > 1:
+            return self._builder.in_float(made, made.path)
+        return made
 
     def _finished(self, site, layer, value):
         """A result, behind the activation and quantizers of its layer."""
@@ -109,6 +126,16 @@ class _Lowering:
         if isinstance(layer, Quantized) and quantizer is not None:
             return builder.on_grid(value, quantizer, site.path)
         return value
+
+
+def _read(ops, outputs):
+    """The ops whose results are read, as the last state of an LSTM is not."""
+    wanted, kept = {id(t) for t in outputs}, []
+    for op in reversed(ops):
+        if id(op.output) in wanted:
+            kept.append(op)
+            wanted.update(id(t) for t in op.inputs)
+    return kept[::-1]
 
 
 def _copy(value):

@@ -187,8 +187,7 @@ def lower_function(builder, site, source):
 
 
 def _pending(builder, name, compute, source, path):
-    if isinstance(source, Pending):
-        source = builder.in_float(source, path)
+    source = builder.plain(source, path)
     kind = "float" if source.is_float else _INTEGER.get(name, "float")
     return Pending(
         kind,

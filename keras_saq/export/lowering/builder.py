@@ -206,6 +206,12 @@ class Builder:
             reason += "; a code may differ from the reference's by 1 step"
         self.islands.append((pending.path, reason))
 
+    def plain(self, value, path):
+        """A tensor; what has no scale yet is computed in float."""
+        if isinstance(value, Pending):
+            return self.in_float(value, path)
+        return value
+
     def in_float(self, value, path):
         """A value as a float tensor."""
         if isinstance(value, Pending):

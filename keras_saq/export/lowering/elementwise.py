@@ -61,10 +61,9 @@ def lower(builder, site, inputs):
         if scaled is not None:
             return scaled
     if kind in _INTEGER and len(operands) == 2 and len(inputs) == 2:
-        if not any(isinstance(t, Pending) for t in inputs):
-            return Pending(
-                kind, inputs, _shape(site), path, what=_what(kind, inputs)
-            )
+        return Pending(
+            kind, inputs, _shape(site), path, what=_what(kind, inputs)
+        )
     first, *others = operands
 
     def build(builder, _):
@@ -109,8 +108,6 @@ def _operands(builder, site, inputs):
 def _scaled(builder, site, kind, operands):
     """Codes times a number are the same codes on another grid."""
     tensor, factor = operands
-    if isinstance(tensor, Pending) or isinstance(factor, Pending):
-        return None
     if tensor.is_constant and kind == "multiply":
         tensor, factor = factor, tensor
     if tensor.is_constant or tensor.is_float or factor.data.size != 1:

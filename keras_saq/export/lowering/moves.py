@@ -25,13 +25,6 @@ UPSAMPLINGS = (layers.UpSampling1D, layers.UpSampling2D)
 _LARGEST_JOIN = 5
 
 
-def plain(builder, source, path):
-    """A tensor; what has no scale yet is computed in float."""
-    if isinstance(source, Pending):
-        return builder.in_float(source, path)
-    return source
-
-
 def shape_of(site):
     return tuple(site.outputs[0].shape[1:])
 
@@ -41,12 +34,12 @@ def lower_passed(builder, site, inputs):
 
 
 def lower_reshape(builder, site, inputs):
-    source = plain(builder, inputs[0], site.path)
+    (source,) = inputs
     return builder.reshape(source, shape_of(site), site.path)
 
 
 def lower_permute(builder, site, inputs):
-    source = plain(builder, inputs[0], site.path)
+    (source,) = inputs
     axes = getattr(site.operation, "dims", None)
     if axes is not None:
         axes = (0, *axes)
@@ -66,7 +59,7 @@ def permute_obstacle(site):
 
 
 def lower_pad(builder, site, inputs):
-    source = plain(builder, inputs[0], site.path)
+    (source,) = inputs
     padding = site.operation.padding
     if isinstance(site.operation, layers.ZeroPadding1D):
         padding = (padding,)
@@ -75,7 +68,7 @@ def lower_pad(builder, site, inputs):
 
 
 def lower_crop(builder, site, inputs):
-    source = plain(builder, inputs[0], site.path)
+    (source,) = inputs
     cropping = site.operation.cropping
     if isinstance(site.operation, layers.Cropping1D):
         cropping = (cropping,)
@@ -89,7 +82,7 @@ def lower_upsampling(builder, site, inputs):
     Each RESHAPE and CONCATENATION is delegated, which
     RESIZE_NEAREST_NEIGHBOR on integers is not.
     """
-    source = plain(builder, inputs[0], site.path)
+    (source,) = inputs
     size = np.broadcast_to(site.operation.size, len(source.shape) - 1)
     for axis in reversed(range(len(size))):
         source = _repeated(builder, source, axis, int(size[axis]), site.path)

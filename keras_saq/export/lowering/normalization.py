@@ -62,9 +62,7 @@ def layer_norm_obstacle(layer, rank):
 def lower_layer_norm(builder, site, inputs):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, in float."""
     layer, path = site.operation, site.path
-    source = inputs[0]
-    if isinstance(source, Pending):
-        source = builder.in_float(source, path)
+    (source,) = inputs
     shape = tuple(source.shape)
     is_rms = isinstance(layer, layers.RMSNormalization) or getattr(
         layer, "rms_scaling", False

@@ -27,8 +27,6 @@ def average_obstacle(layer, shape):
 
 def lower_global_average(builder, site, inputs):
     (source,) = inputs
-    if isinstance(source, Pending):
-        source = builder.in_float(source, site.path)
     return Pending(
         "mean",
         [source],
@@ -50,8 +48,6 @@ def lower_average(builder, site, inputs):
     """
     layer, path = site.operation, site.path
     (source,) = inputs
-    if isinstance(source, Pending):
-        source = builder.in_float(source, path)
     if tuple(layer.pool_size) == source.shape[:-1]:
         return Pending(
             "mean",
@@ -86,7 +82,6 @@ def lower_average(builder, site, inputs):
 
 def lower_global_max(builder, site, inputs):
     (source,) = inputs
-    source = _plain(builder, source, site.path)
     image = source
     if len(source.shape) == 2:
         image = builder.reshape(source, (1, *source.shape), site.path)
@@ -103,18 +98,11 @@ def lower_global_max(builder, site, inputs):
 
 def lower_max(builder, site, inputs):
     layer, (source,) = site.operation, inputs
-    source = _plain(builder, source, site.path)
     image, window, strides = _as_image(builder, layer, source, site.path)
     options = window_options(strides, layer.padding) | {"window": window}
     made = _image_shape(_shape(site))
     pooled = builder.move("max_pool", image, made, site.path, options)
     return builder.reshape(pooled, _shape(site), site.path)
-
-
-def _plain(builder, source, path):
-    if isinstance(source, Pending):
-        return builder.in_float(source, path)
-    return source
 
 
 def _shape(site):

@@ -42,10 +42,6 @@ def obstacle(site):
 def lower(builder, site, inputs):
     """A BATCH_MATMUL, with the inputs' axes in the order that it wants."""
     path = site.path
-    inputs = [
-        builder.in_float(t, path) if isinstance(t, Pending) else t
-        for t in inputs
-    ]
     if len({t.is_float for t in inputs}) > 1:
         inputs = [builder.in_float(t, path) for t in inputs]
     first, second, output = letters_of(site)

@@ -13,7 +13,6 @@ from keras import ops
 from keras_saq.export.lowering import activations
 from keras_saq.export.lowering.builder import IN_FLOAT
 from keras_saq.export.lowering.moves import join
-from keras_saq.export.pending import Pending
 from keras_saq.layers import Quantized
 
 LAYERS = (layers.LSTM, layers.GRU, layers.SimpleRNN)
@@ -45,8 +44,6 @@ def _functions(layer):
 def lower(builder, site, inputs):
     """The float tensors that the layer returns."""
     layer, (source,) = site.operation, inputs
-    if isinstance(source, Pending):
-        source = builder.in_float(source, site.path)
     what = getattr(layer, "_float_class", type(layer)).__name__
     builder.islands.append(
         (
@@ -109,11 +106,11 @@ class _Unrolled:
         if h is not None:
             x = self._add(x, self._dense(h, "recurrent_kernel"))
         i, f, g, o = self._split(x, 4)
-        i, f, o = (self._gate(t) for t in (i, f, o))
+        i, o = self._gate(i), self._gate(o)
         g = self._apply(self._cell.activation, g)
         new = self._multiply(i, g)
         if carry is not None:
-            new = self._add(self._multiply(f, carry), new)
+            new = self._add(self._multiply(self._gate(f), carry), new)
         h = self._multiply(o, self._apply(self._cell.activation, new))
         return h, new
 

@@ -34,11 +34,13 @@ class Rule:
             what the site makes: a `Tensor`, a `Pending`, or a list of them.
         obstacle: function of a site that says why it has no kernel, or
             returns `None`.
+        fuses: whether it can be given `Pending` kernels, to compute with.
     """
 
     matches: collections.abc.Callable
     lower: collections.abc.Callable
     obstacle: collections.abc.Callable = lambda site: None
+    fuses: bool = False
 
 
 def _classes(*classes):
@@ -154,7 +156,8 @@ def _softmax_obstacle(site):
     axis = getattr(
         getattr(site.operation, "operation", site.operation), "axis", -1
     )
-    if axis not in (-1, rank - 1):
+    axes = axis if isinstance(axis, (list, tuple)) else (axis,)
+    if [a % rank for a in axes] != [rank - 1]:
         return "it is not computed over the last axis"
     return None
 
@@ -191,9 +194,10 @@ RULES = (
         kinds.is_batch_norm,
         normalization.lower_batch_norm,
         _batch_norm_obstacle,
+        fuses=True,
     ),
-    Rule(kinds.is_relu, _relu),
-    Rule(_is_passed, moves.lower_passed),
+    Rule(kinds.is_relu, _relu, fuses=True),
+    Rule(_is_passed, moves.lower_passed, fuses=True),
     Rule(
         lambda operation: elementwise.kind_of(operation) is not None,
         elementwise.lower,
@@ -203,6 +207,7 @@ RULES = (
         kinds.is_concatenate,
         moves.lower_concatenate,
         _concatenate_obstacle,
+        fuses=True,
     ),
     Rule(
         _classes(*pooling.GLOBAL_AVERAGES),
