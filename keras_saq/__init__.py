@@ -2,7 +2,9 @@
 
 from keras_saq.export import ExportReport
 from keras_saq.export import FileReport
+from keras_saq.export import LatencyReport
 from keras_saq.export import ParityReport
+from keras_saq.export import benchmark_litert
 from keras_saq.export import export_litert
 from keras_saq.export import inspect_litert
 from keras_saq.export import verify_litert
@@ -35,6 +37,7 @@ __all__ = [
     "Distillation",
     "ExportReport",
     "FileReport",
+    "LatencyReport",
     "ParityReport",
     "PolicySearch",
     "QuantizeConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "SharpnessMonitor",
     "Summary",
     "__version__",
+    "benchmark_litert",
     "calibrate",
     "exclude_scales_from_weight_decay",
     "export_litert",

@@ -2,6 +2,8 @@
 
 from keras_saq.export.contents import FileReport
 from keras_saq.export.contents import inspect_litert
+from keras_saq.export.latency import LatencyReport
+from keras_saq.export.latency import benchmark_litert
 from keras_saq.export.litert import export_litert
 from keras_saq.export.parity import ParityReport
 from keras_saq.export.report import ExportReport
@@ -13,7 +15,9 @@ EXPORTERS["litert"] = export_litert
 __all__ = [
     "ExportReport",
     "FileReport",
+    "LatencyReport",
     "ParityReport",
+    "benchmark_litert",
     "export_litert",
     "inspect_litert",
     "verify_litert",

@@ -230,7 +230,9 @@ class Process:
         return f"LiteRT's interpreter crashed on it ({how})"
 
     def close(self):
-        """Ends the child."""
+        """Ends the child; a second time it does nothing."""
+        if self._errors.closed:
+            return
         for stream in (self._child.stdin, self._child.stdout):
             try:
                 stream.close()
