@@ -17,12 +17,16 @@ class SearchCheckpoint(keras.callbacks.Callback):
         folder: where `search.npz` goes; made if it is not there.
         settings: plain data that says which search it is; a file of another
             search is refused.
+
+    Attributes:
+        state: plain data that is stored with it.
     """
 
     def __init__(self, folder, settings):
         super().__init__()
         self._folder = pathlib.Path(folder)
         self._settings = json.dumps(settings, sort_keys=True, default=str)
+        self.state = {}
 
     @property
     def path(self):
@@ -35,7 +39,7 @@ class SearchCheckpoint(keras.callbacks.Callback):
             model: the compiled trainer.
 
         Returns:
-            `(epochs that are done, history)`.
+            `(epochs that are done, the plain data)`.
         """
         if not self.path.exists():
             return 0, {}
@@ -59,7 +63,7 @@ class SearchCheckpoint(keras.callbacks.Callback):
             f"variable_{i}": ops.convert_to_numpy(variable)
             for i, variable in enumerate(_variables(self.model))
         }
-        history = json.dumps(self.model.history_so_far)
+        history = json.dumps(self.state)
         handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".npz")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -119,6 +123,18 @@ class ProbabilityHistory(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+class Recorder(keras.callbacks.Callback):
+    """Adds the logs of each epoch to a dict of lists."""
+
+    def __init__(self, history):
+        super().__init__()
+        self._history = history
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in (logs or {}).items():
+            self._history.setdefault(name, []).append(float(value))
 
 
 class _ScalarWriter:

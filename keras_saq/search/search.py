@@ -1,35 +1,25 @@
 """`search_policy`: bits of every layer, chosen on a small proxy data set."""
 
-import dataclasses
 import time
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_saq.search import head
 from keras_saq.search import methods
 from keras_saq.search import result
 from keras_saq.search import solver
 from keras_saq.search import trainer as trainers
+from keras_saq.search import training
 from keras_saq.search.budget import Budget
-from keras_saq.search.checkpoint import ProbabilityHistory
-from keras_saq.search.checkpoint import SearchCheckpoint
-from keras_saq.search.margin import LargeMargin
-from keras_saq.search.margin import class_rows
-from keras_saq.search.margin import normalized_features
 from keras_saq.search.proxy import as_proxy
 from keras_saq.search.space import SearchSpace
-from keras_saq.search.supernet import Supernet
 
 METHODS = ("seam", "ce", "sensitivity", "scale", "mpiq", "random", "uniform")
+# From which batch norms take the statistics of certain bits.
+_STATISTICS_BATCHES = 16
 _SENSITIVITIES = ("loss", "output")
 _DEFAULT_BITS = {"litert": (2, 3, 4, 6, 8), "paper": (2, 3, 4, 5, 6)}
-_NUM_CALIBRATION = 256
-# Sum of the learning rates of logits, before the cosine halves it.
-_LOGIT_TRAVEL = 10.0
-# Random policies are compared at equal cost: they use this much of a budget.
-_RANDOM_USES = 0.97
 
 
 class PolicySearch:
@@ -68,6 +58,9 @@ class PolicySearch:
         temperature: of the softmax, at the beginning and at the end.
         rho: radius of SAQ's perturbation in the search; 0 for none.
         augment: `function(batch of inputs, numpy.random.Generator)`.
+        min_use: share of the budget's first cost that a policy must use,
+            where one does, so that policies are compared at equal cost; not
+            for `"uniform"`. 0 for none.
         sensitivity: `"loss"` or `"output"`, for that method.
         num_samples: samples that `"sensitivity"` and `"mpiq"` look at.
         seed: of everything that is random; set for Keras too.
@@ -107,6 +100,7 @@ class PolicySearch:
         temperature=(1.0, 0.5),
         rho=0.0,
         augment=None,
+        min_use=0.95,
         sensitivity="loss",
         num_samples=512,
         seed=0,
@@ -125,7 +119,7 @@ class PolicySearch:
             model, candidates, target, ties, first_last_bits
         )
         self._proxy_model, self._new_head = proxy_model, new_head
-        self._loss, self.rho = loss, float(rho)
+        self.loss, self.rho = loss, float(rho)
         self.adapt_epochs, self.epochs = adapt_epochs, epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -133,9 +127,11 @@ class PolicySearch:
         self.margin_weight, self.cost_weight = margin_weight, cost_weight
         self.temperature = temperature
         self.augment, self.num_samples = augment, num_samples
+        self.min_use = min_use
         self.seed, self.verbose = seed, verbose
-        self._checkpoint, self._log_dir = checkpoint, log_dir
-        self.supernet = self.loss = self.scores = self.budget = None
+        self.checkpoint, self.log_dir = checkpoint, log_dir
+        self.supernet = self.scores = self.budget = None
+        self.limits = []
         self.seconds = 0.0
         self.history, self.probabilities = {}, []
 
@@ -152,10 +148,10 @@ class PolicySearch:
             InfeasibleBudget: if no policy meets the budget.
         """
         self.budget = _check_budget(budget)
-        self._limits = budget.resolve(self.space)
+        self.limits = budget.resolve(self.space)
         groups = self.space.groups
         zeros = [np.zeros(len(g.bits)) for g in groups]
-        solver.solve(groups, zeros, self._limits)  # raises if it is impossible
+        solver.solve(groups, zeros, self.limits)  # raises if it is impossible
         start = time.perf_counter()
         keras.utils.set_random_seed(self.seed)
         if self.method in ("seam", "ce"):
@@ -178,8 +174,9 @@ class PolicySearch:
         limits = budget.resolve(self.space)
         if self.method == "uniform":
             return methods.uniform_assignment(self.space.groups, limits)
-        used = _RANDOM_USES if self.method == "random" else None
-        return solver.solve(self.space.groups, self.scores, limits, used)
+        return solver.solve(
+            self.space.groups, self.scores, limits, self.min_use
+        )
 
     def policy(self, budget=None):
         """The `QuantizePolicy` for a budget, with its provenance.
@@ -193,36 +190,56 @@ class PolicySearch:
         result.verify(self.space, chosen, policy)
         return policy
 
-    def front(self, budgets, data=None, batch_size=256):
+    def front(self, budgets, data=None, epochs=3, batch_size=256):
         """Accuracy against cost over several budgets, from one supernet.
+
+        The weights and scales that `fit` trained stay as they are. With
+        `"seam"` and `"ce"`, for each budget the logits alone are trained anew
+        for some epochs; other methods have the same scores for all budgets.
 
         Args:
             budgets: list of `Budget`s of the same costs.
             data: `(x, y)` to measure the accuracy on, in the classes of the
                 proxy; `None`: the proxy itself.
+            epochs: of the logits, for each budget.
             batch_size: of the measurement.
 
         Returns:
             List of `keras_saq.search.FrontPoint`, in the order of `budgets`.
-            The accuracy is that of the supernet with certain bits, without
-            fine-tuning: good for comparing, not for reporting.
+            The accuracy is that of the supernet with certain bits and their
+            own batch statistics, without fine-tuning: good for comparing, not
+            for reporting.
         """
+        self._require_fit()
         x, y = (self.proxy.x, self.proxy.y) if data is None else data
         supernet = self.prepare_supernet()
-        supernet.model.compile(loss=self.loss, metrics=["accuracy"])
+        before = self.scores, self.seconds
         points = []
         for budget in budgets:
-            policy = self.policy(budget)
-            with supernet.decided(self.assignment(budget)) as model:
+            if self.method in ("seam", "ce"):
+                limits = _check_budget(budget).resolve(self.space)
+                start = time.perf_counter()
+                training.train_logits(self, supernet, limits, epochs)
+                self.scores = methods.log_probabilities(supernet)
+                self.seconds = before[1] + time.perf_counter() - start
+            policy, chosen = self.policy(budget), self.assignment(budget)
+            self.scores, self.seconds = before
+            with (
+                supernet.decided(chosen) as model,
+                supernet.own_statistics(self._statistics_batches()),
+            ):
+                model.compile(loss=self.loss, metrics=["accuracy"])
                 logs = model.evaluate(
                     x, y, batch_size=batch_size, verbose=0, return_dict=True
                 )
-            points.append(
-                result.FrontPoint(
-                    policy, policy.provenance["cost"], logs["accuracy"]
-                )
-            )
+            cost = policy.provenance["cost"]
+            points.append(result.FrontPoint(policy, cost, logs["accuracy"]))
         return points
+
+    def _statistics_batches(self):
+        batches = self.batches()
+        count = min(batches.num_batches, _STATISTICS_BATCHES)
+        return [batches[i][0] for i in range(count)]
 
     def _require_fit(self):
         if self.scores is None:
@@ -235,25 +252,16 @@ class PolicySearch:
 
     def prepare_supernet(self):
         """The supernet on the proxy's model, calibrated; made once."""
-        if self.supernet is not None:
-            return self.supernet
-        model = self._model_for_proxy()
-        self.loss = self._loss
-        if self.loss is None:
-            self.loss = keras.losses.SparseCategoricalCrossentropy(
-                from_logits=not head.is_normalized(model)
-            )
-        self.loss = keras.losses.get(self.loss)
-        if model is not self.model and self._proxy_model is None:
-            self._adapt(model)
-        space = self.space.on(model)
-        _check_same(self.space, space)
-        rng = np.random.default_rng(self.seed)
-        chosen = rng.permutation(len(self.proxy.x))[:_NUM_CALIBRATION]
-        self.supernet = Supernet(space, self.proxy.x[chosen], *self.temperature)
+        if self.supernet is None:
+            self.supernet = training.make_supernet(self)
         return self.supernet
 
-    def _model_for_proxy(self):
+    def train_supernet(self, with_margin, sample=False):
+        """Trains weights, scales and, unless `sample`, the logits."""
+        training.train(self, self.prepare_supernet(), with_margin, sample)
+
+    def proxy_model(self):
+        """The float model on the proxy, with a new head where it needs one."""
         if self._proxy_model is not None:
             return self._proxy_model
         new_head = self._new_head
@@ -263,22 +271,8 @@ class PolicySearch:
             return self.model
         return head.with_classes(self.model, self.proxy.num_classes)
 
-    def _adapt(self, model):
-        """Trains the float model, with its new head, on the proxy."""
-        model.compile(
-            keras.optimizers.Adam(1e-3),
-            self.loss,
-            metrics=["accuracy"],
-            jit_compile=keras.backend.backend() == "jax",
-        )
-        model.fit(
-            self._batches(),
-            epochs=self.adapt_epochs,
-            shuffle=False,
-            verbose=self.verbose,
-        )
-
-    def _batches(self, epoch=0):
+    def batches(self, epoch=0):
+        """Shuffled batches of the proxy, from an epoch on."""
         return trainers.Batches(
             self.proxy.x,
             self.proxy.y,
@@ -288,90 +282,12 @@ class PolicySearch:
             self.augment,
         )
 
-    def train_supernet(self, with_margin, sample=False):
-        """Trains weights, scales and, unless `sample`, the logits."""
-        supernet = self.prepare_supernet()
-        margin = self._margin(supernet) if with_margin else None
-        num_steps = self.epochs * self._batches().num_batches
-        for choice in supernet.choices:
-            choice.trainable = not sample
-        if self.rho:
-            model = trainers.SharpSearchTrainer(supernet.model, self.rho)
-        else:
-            model = trainers.SearchTrainer(supernet.model)
-        model.prepare(
-            supernet,
-            self._limits,
-            margin,
-            self.margin_weight,
-            self.cost_weight,
-            num_steps,
-            sample,
-            self.seed,
-        )
-        rate = keras.optimizers.schedules.CosineDecay(
-            self.learning_rate, max(num_steps, 1), alpha=0.1
-        )
-        logit_rate = self.logit_learning_rate
-        if logit_rate is None:
-            logit_rate = min(_LOGIT_TRAVEL / max(num_steps, 1), 0.1)
-        optimizer = trainers.SearchAdam(rate, logit_rate / self.learning_rate)
-        model.compile(optimizer, self.loss, metrics=self._metrics())
-        probabilities = ProbabilityHistory(supernet, self._log_dir)
-        callbacks, done = [probabilities], 0
-        if self._checkpoint is not None:
-            saver = SearchCheckpoint(self._checkpoint, self._fingerprint())
-            done, state = saver.restore(model)
-            self.history = state.get("history", {})
-            probabilities.epochs = state.get("probabilities", [])
-            callbacks.append(saver)
-        recorder = _Recorder(self.history)
-        model.__dict__["history_so_far"] = {
-            "history": self.history,
-            "probabilities": probabilities.epochs,
-        }
-        if done < self.epochs:
-            model.fit(
-                self._batches(done),
-                epochs=self.epochs,
-                initial_epoch=done,
-                shuffle=False,
-                verbose=self.verbose,
-                callbacks=[recorder, *callbacks],
-            )
-        self.probabilities = probabilities.epochs
-
-    def _metrics(self):
-        labels = np.asarray(self.proxy.y)
-        return ["accuracy"] if np.issubdtype(labels.dtype, np.integer) else []
-
-    def _margin(self, supernet):
-        """The margin term, its centres from the untrained supernet."""
-        if self.proxy.num_classes is None:
-            raise ValueError(
-                'method="seam" needs classes: one integer label per sample. '
-                f"Received labels of shape {self.proxy.y.shape} and dtype "
-                f'{self.proxy.y.dtype}. Use method="ce" with your `loss`.'
-            )
-        sums, count = 0.0, self.proxy.num_classes
-        for start in range(0, len(self.proxy.x), 256):
-            x = self.proxy.x[start : start + 256]
-            supernet.model(ops.convert_to_tensor(x), training=False)
-            z = normalized_features(supernet.take_features())
-            labels = ops.convert_to_tensor(self.proxy.y[start : start + 256])
-            rows = class_rows(labels, count)
-            sums = sums + ops.convert_to_numpy(
-                ops.matmul(ops.transpose(rows), z)
-            )
-        margin = LargeMargin(count, sums.shape[-1], name="margin")
-        margin.set_centres(sums)
-        return margin
-
-    def _fingerprint(self):
+    def settings(self):
+        """Plain data that says which search it is, for checkpoints."""
         return {
             "method": self.method,
             "groups": [(g.name, list(g.bits)) for g in self.space.groups],
-            "limits": [(e.cost.name, e.limit) for e in self._limits],
+            "limits": [(e.cost.name, e.limit) for e in self.limits],
             "proxy": self.proxy.describe(),
             "epochs": self.epochs,
             "batch_size": self.batch_size,
@@ -381,18 +297,6 @@ class PolicySearch:
             "rho": self.rho,
             "seed": self.seed,
         }
-
-
-class _Recorder(keras.callbacks.Callback):
-    """Adds the logs of each epoch to a dict of lists."""
-
-    def __init__(self, history):
-        super().__init__()
-        self._history = history
-
-    def on_epoch_end(self, epoch, logs=None):
-        for name, value in (logs or {}).items():
-            self._history.setdefault(name, []).append(float(value))
 
 
 def search_policy(model, proxy, budget, method="seam", **kwargs):
@@ -451,16 +355,4 @@ def _check_choice(name, value, known):
     if value not in known:
         raise ValueError(
             f"`{name}` must be one of {list(known)}. Received: {name}={value!r}"
-        )
-
-
-def _check_same(space, other):
-    ours = [dataclasses.astuple(g) for g in space.groups]
-    theirs = [dataclasses.astuple(g) for g in other.groups]
-    if ours != theirs:
-        missing = [g.name for g in space.groups if g not in other.groups]
-        raise ValueError(
-            "The model on the proxy must have the layers of the model, with "
-            "the same paths and inputs. It lacks, or decides differently: "
-            f"{missing[:5]}"
         )

@@ -8,6 +8,7 @@ be searched that can be quantized.
 
 import contextlib
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -132,3 +133,36 @@ class Supernet:
         finally:
             for choice, logits in zip(self.choices, before):
                 choice.logits.assign(logits)
+
+    @contextlib.contextmanager
+    def own_statistics(self, batches):
+        """Inside, batch norms have the statistics of the decided bits.
+
+        Those of training are of the mixture, which no candidate has.
+
+        Args:
+            batches: list of batches of inputs, over which statistics are
+                averaged.
+        """
+        norms = [
+            layer
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        before = [(norm, norm.momentum, norm.trainable) for norm in norms]
+        variables = [v for norm in norms for v in norm.non_trainable_variables]
+        values = [np.copy(ops.convert_to_numpy(v)) for v in variables]
+        try:
+            for i, batch in enumerate(batches if norms else ()):
+                for norm in norms:
+                    norm.trainable = True
+                    norm.momentum = i / (i + 1)  # the mean of all so far
+                self.model(ops.convert_to_tensor(batch), training=True)
+            for norm, momentum, trainable in before:
+                norm.momentum, norm.trainable = momentum, trainable
+            yield
+        finally:
+            for norm, momentum, trainable in before:
+                norm.momentum, norm.trainable = momentum, trainable
+            for variable, value in zip(variables, values):
+                variable.assign(value)

@@ -10,9 +10,11 @@ from keras_saq.search.methods.plain import random
 from keras_saq.search.methods.plain import uniform_assignment
 from keras_saq.search.methods.scale import scale
 from keras_saq.search.methods.sensitivity import sensitivity
+from keras_saq.search.methods.softmax import log_probabilities
 from keras_saq.search.methods.softmax import softmax
 
 __all__ = [
+    "log_probabilities",
     "mpiq",
     "random",
     "scale",
