@@ -1,5 +1,6 @@
 """Low-bit Keras models: pick bits, train flat, ship integers."""
 
+from keras_saq import callbacks
 from keras_saq.export import ExportReport
 from keras_saq.export import FileReport
 from keras_saq.export import LatencyReport
@@ -49,6 +50,7 @@ __all__ = [
     "__version__",
     "benchmark_litert",
     "calibrate",
+    "callbacks",
     "exclude_scales_from_weight_decay",
     "export_litert",
     "inspect_litert",

@@ -1,4 +1,4 @@
-"""A callback that shows sharpness, scales and code flips while training."""
+"""Callbacks that show scales, code flips and sharpness while training."""
 
 import keras
 import numpy as np
@@ -9,22 +9,137 @@ from keras_saq.sharpness.measure import measure_sharpness
 from keras_saq.sharpness.participants import DEFAULT
 
 
-class SharpnessMonitor(keras.callbacks.Callback):
-    """Measures a model at the end of epochs.
+class QuantizationMonitor(keras.callbacks.Callback):
+    """Measures the quantizers of a model at the end of epochs.
 
     Adds to the logs of the epoch, and so to `History` and to callbacks that
     come later in the list:
 
-    * `sharpness`: rise of the loss at distance `rho`, see
-      `keras_saq.sharpness.measure`,
-    * `gradient_norm`: of the loss on `data`,
     * `code_flip_rate`: share of the weights whose integer code is not that of
       the last measurement,
-    * `weight_scale` and `activation_scale`: geometric means of the scales.
+    * `weight_scale` and `activation_scale`: geometric means of the scales,
+    * `weight_bits`: bits per quantized weight, on average.
 
-    With a `log_dir` it writes all of that for TensorBoard, and the mean scale
-    and the flip rate of each quantizer under its name. This needs
-    TensorFlow.
+    With a `log_dir` it writes all of that for TensorBoard, and the mean
+    scale, the bits and the flip rate of each quantizer under its name. This
+    needs TensorFlow.
+
+    Args:
+        log_dir: a folder for TensorBoard, or `None`.
+        every: number of epochs between measurements.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np
+    >>> from keras_saq.callbacks import QuantizationMonitor
+    >>> inputs = keras.Input((4,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    >>> data = np.eye(4, dtype="float32"), np.ones((4, 2), "float32")
+    >>> q = keras_saq.quantize_model(model, "w4a8", calibration=data[0])
+    >>> q.compile("sgd", "mse")
+    >>> monitor = QuantizationMonitor()
+    >>> history = q.fit(*data, callbacks=[monitor], verbose=0).history
+    >>> history["weight_bits"]
+    [8.0]
+    """
+
+    def __init__(self, log_dir=None, every=1):
+        super().__init__()
+        if int(every) < 1:
+            raise ValueError(
+                "`every` must be an integer of at least 1. "
+                f"Received: every={every!r}"
+            )
+        if log_dir is not None:
+            _tensorflow()
+        self.log_dir = log_dir
+        self.every = int(every)
+        self._codes = {}
+
+    def on_train_begin(self, logs=None):
+        self._codes = {}
+        self._flip_rates()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every:
+            return
+        found, details = self.measure()
+        if logs is not None:
+            logs.update(found)
+        if self.log_dir is not None:
+            self._write(epoch, found | details)
+
+    def measure(self):
+        """Two dicts of numbers: for the logs, and for TensorBoard alone."""
+        flips, scales, bits = self._flip_rates(), self._scales(), self._bits()
+        sizes = [c.size for c in self._codes.values()]
+        found = {}
+        if flips:
+            found["code_flip_rate"] = _mean(flips.values(), sizes)
+            found["weight_bits"] = _mean(bits.values(), sizes)
+        for kind in ("weight", "activation"):
+            means = [m for k, m in scales.values() if k == kind]
+            if means:
+                mean = np.exp(np.mean(np.log(means)))
+                found[f"{kind}_scale"] = float(mean)
+        details = {f"flip_rate/{k}": v for k, v in flips.items()}
+        details |= {f"scale/{k}": v for k, (_, v) in scales.items()}
+        details |= {f"bits/{k}": v for k, v in bits.items()}
+        return found, details
+
+    def _weights(self):
+        for layer in quantized_layers(self.model):
+            for name, variable, quantizer in layer.quantized_weights():
+                yield f"{layer.name}/{name}", variable, quantizer
+
+    def _flip_rates(self):
+        """Dict from a weight's name to its flip rate since the last call."""
+        rates = {}
+        for name, variable, quantizer in self._weights():
+            codes = np.asarray(quantizer.codes(variable))
+            before = self._codes.get(name, codes)
+            rates[name] = float(np.mean(codes != before))
+            self._codes[name] = codes
+        return rates
+
+    def _bits(self):
+        """Dict from a weight's name to its bits."""
+        return {name: float(q.num_bits) for name, _, q in self._weights()}
+
+    def _scales(self):
+        """Dict from a quantizer's name to its kind and mean scale."""
+        scales = {}
+        for layer in quantized_layers(self.model):
+            weights = {id(q) for _, _, q in layer.quantized_weights()}
+            for i, quantizer in enumerate(layer.quantizers):
+                kind = "weight" if id(quantizer) in weights else "activation"
+                scale = ops.convert_to_numpy(quantizer.scale)
+                mean = float(np.exp(np.mean(np.log(scale))))
+                scales[f"{layer.name}/{i}"] = kind, mean
+        return scales
+
+    def _write(self, epoch, values):
+        tf = _tensorflow()
+        # As a protocol buffer: this needs no TensorBoard to write.
+        made = tf.compat.v1.Summary()
+        for name, value in values.items():
+            made.value.add(tag=name, simple_value=value)
+        writer = tf.summary.create_file_writer(str(self.log_dir))
+        with writer.as_default():
+            tf.summary.experimental.write_raw_pb(
+                made.SerializeToString(), step=epoch
+            )
+        writer.close()
+
+
+class SharpnessMonitor(QuantizationMonitor):
+    """A `QuantizationMonitor` that also measures how sharp the loss is.
+
+    Adds to the logs of the epoch what that does, and:
+
+    * `sharpness`: rise of the loss at distance `rho`, see
+      `keras_saq.sharpness.measure`,
+    * `gradient_norm`: of the loss on `data`.
 
     Args:
         data: a fixed set to measure on, as for `measure_sharpness`; some
@@ -60,21 +175,11 @@ class SharpnessMonitor(keras.callbacks.Callback):
         perturb=DEFAULT,
         batch_size=128,
     ):
-        super().__init__()
-        if int(every) < 1:
-            raise ValueError(
-                "`every` must be an integer of at least 1. "
-                f"Received: every={every!r}"
-            )
-        if log_dir is not None:
-            _tensorflow()
+        super().__init__(log_dir, every)
         self.data = data
         self.rho = rho
-        self.log_dir = log_dir
-        self.every = int(every)
         self.perturb = perturb
         self.batch_size = batch_size
-        self._codes = {}
 
     def on_train_begin(self, logs=None):
         if self.rho is None and getattr(self.model, "rho", 1) == 0:
@@ -82,12 +187,9 @@ class SharpnessMonitor(keras.callbacks.Callback):
                 "Sharpness cannot be measured at the model's radius of 0. "
                 "Give `SharpnessMonitor` a `rho`, such as `rho=0.05`."
             )
-        self._codes = {}
-        self._flip_rates()
+        super().on_train_begin(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every:
-            return
+    def measure(self):
         measured = measure_sharpness(
             self.model,
             self.data,
@@ -96,27 +198,12 @@ class SharpnessMonitor(keras.callbacks.Callback):
             perturb=self.perturb,
             batch_size=self.batch_size,
         )
-        flips, scales = self._flip_rates(), self._scales()
-        found = {
+        found, details = super().measure()
+        return {
             "sharpness": measured.rise,
             "gradient_norm": measured.gradient_norm,
-        }
-        if flips:
-            sizes = [c.size for c in self._codes.values()]
-            found["code_flip_rate"] = float(
-                np.average(list(flips.values()), weights=sizes)
-            )
-        for kind in ("weight", "activation"):
-            means = [m for k, m in scales.values() if k == kind]
-            if means:
-                mean = np.exp(np.mean(np.log(means)))
-                found[f"{kind}_scale"] = float(mean)
-        if logs is not None:
-            logs.update(found)
-        if self.log_dir is not None:
-            found.update((f"flip_rate/{k}", v) for k, v in flips.items())
-            found.update((f"scale/{k}", v) for k, (_, v) in scales.items())
-            self._write(epoch, found)
+            **found,
+        }, details
 
     def _radius(self):
         if self.rho is not None:
@@ -128,45 +215,9 @@ class SharpnessMonitor(keras.callbacks.Callback):
             rho = max(float(ops.convert_to_numpy(rho(count))), 1e-6)
         return rho
 
-    def _weights(self):
-        for layer in quantized_layers(self.model):
-            for name, variable, quantizer in layer.quantized_weights():
-                yield f"{layer.name}/{name}", variable, quantizer
 
-    def _flip_rates(self):
-        """Dict from a weight's name to its flip rate since the last call."""
-        rates = {}
-        for name, variable, quantizer in self._weights():
-            codes = np.asarray(quantizer.codes(variable))
-            before = self._codes.get(name, codes)
-            rates[name] = float(np.mean(codes != before))
-            self._codes[name] = codes
-        return rates
-
-    def _scales(self):
-        """Dict from a quantizer's name to its kind and mean scale."""
-        scales = {}
-        for layer in quantized_layers(self.model):
-            weights = {id(q) for _, _, q in layer.quantized_weights()}
-            for i, quantizer in enumerate(layer.quantizers):
-                kind = "weight" if id(quantizer) in weights else "activation"
-                scale = ops.convert_to_numpy(quantizer.scale)
-                mean = float(np.exp(np.mean(np.log(scale))))
-                scales[f"{layer.name}/{i}"] = kind, mean
-        return scales
-
-    def _write(self, epoch, values):
-        tf = _tensorflow()
-        # As a protocol buffer: this needs no TensorBoard to write.
-        made = tf.compat.v1.Summary()
-        for name, value in values.items():
-            made.value.add(tag=name, simple_value=value)
-        writer = tf.summary.create_file_writer(str(self.log_dir))
-        with writer.as_default():
-            tf.summary.experimental.write_raw_pb(
-                made.SerializeToString(), step=epoch
-            )
-        writer.close()
+def _mean(values, sizes):
+    return float(np.average(list(values), weights=sizes))
 
 
 def _tensorflow():
@@ -174,7 +225,7 @@ def _tensorflow():
         import tensorflow as tf
     except ImportError as error:
         raise ImportError(
-            "`SharpnessMonitor(log_dir=...)` writes files for TensorBoard "
+            "`log_dir=...` writes files for TensorBoard "
             "with TensorFlow, which is not installed. Install it, or leave "
             "`log_dir` out and read the curves from `History`."
         ) from error
