@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+HELP = "the whole job on a small embedded data set, in two minutes"
 DESCRIPTION = """\
 Trains a small convolutional network on the 8x8 digits of scikit-learn, first
 in float, then quantized with plain quantization-aware training (QAT) and with
@@ -12,6 +13,8 @@ proves that the file computes what the Keras model computes.
 
 Prints one table and writes the files, results.json and results.png.
 """
+
+EXAMPLES = "  keras-saq demo --seeds=5 --output=digits"
 
 BITS = ("w4a8", "w2a4")
 METHODS = ("qat", "saq")

@@ -1,6 +1,7 @@
 """Entry point of `keras-saq`."""
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -8,16 +9,26 @@ import sys
 from absl import app
 from absl.flags import argparse_flags
 
+# Each is a module here with `HELP`, `DESCRIPTION`, `EXAMPLES`,
+# `add_arguments(parser)` and `run(args)`, which returns the exit code or None.
+COMMANDS = ("demo", "export", "inspect", "verify", "benchmark")
+
+EXIT_CODES = """\
+exit codes: 0 done, 1 an error that the message explains, 2 wrong usage,
+3 (verify) the file does not compute what it should\
+"""
+
 
 def parse(argv):
     """Parses a command line; absl's own flags are accepted too."""
-    from keras_saq.cli import demo
     from keras_saq.version import __version__
 
     parser = argparse_flags.ArgumentParser(
         prog="keras-saq",
         description="Low-bit Keras models: quantize, train flat, export "
         "integers.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--version", action="version", version=f"keras-saq {__version__}"
@@ -25,26 +36,33 @@ def parse(argv):
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="command"
     )
-    demo_parser = commands.add_parser(
-        "demo",
-        help="the whole job on a small embedded data set, in two minutes",
-        description=demo.DESCRIPTION,
-        epilog="example: keras-saq demo --seeds=5 --output=digits",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    demo.add_arguments(demo_parser)
-    demo_parser.set_defaults(run=demo.run)
+    for name in COMMANDS:
+        command = importlib.import_module(f"keras_saq.cli.{name}")
+        subparser = commands.add_parser(
+            name,
+            help=command.HELP,
+            description=command.DESCRIPTION,
+            epilog=f"examples:\n{command.EXAMPLES}\n\n{EXIT_CODES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
     return parser.parse_args(argv[1:])
 
 
 def main(args):
     """Runs the command; an error of the user's is one line, exit code 1."""
     try:
-        args.run(args)
+        code = args.run(args) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has read enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, ImportError, OSError) as error:
         print(f"keras-saq {args.command}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def run():

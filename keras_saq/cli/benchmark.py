@@ -1,0 +1,49 @@
+"""`keras-saq benchmark`: the latency of files, in turns."""
+
+HELP = "latency and memory of .tflite files, measured in turns"
+DESCRIPTION = """\
+Runs .tflite files in turns, round by round, on random inputs of one sample,
+and prints the median time of each, its spread, its ratio to the first file and
+its peak memory. Other work on the machine slows all of them: read the ratios.
+"""
+EXAMPLES = """\
+  keras-saq benchmark float.tflite int8.tflite w4a8.tflite
+  keras-saq benchmark a.tflite b.tflite --threads=2 --rounds=200 --json"""
+
+
+def add_arguments(parser):
+    """The flags of the command."""
+    parser.add_argument("files", nargs="+", metavar="file", help=".tflite")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of the kernels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=100,
+        help="how often the files take turns (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-delegate",
+        action="store_true",
+        help="LiteRT's built-in kernels instead of XNNPACK's",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of a table"
+    )
+
+
+def run(args):
+    """Prints the measurement."""
+    from keras_saq.export import benchmark_litert
+
+    report = benchmark_litert(
+        args.files,
+        num_threads=args.threads,
+        rounds=args.rounds,
+        delegate=not args.no_delegate,
+    )
+    print(report.to_json() if args.json else report)
