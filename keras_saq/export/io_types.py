@@ -28,7 +28,10 @@ def with_io_types(program, input_type, output_type):
     ops = list(program.ops)
     inputs = program.inputs
     if input_type != "float32":
-        inputs = [_integer_input(t, ops, input_type) for t in inputs]
+        inputs = [
+            t if t.is_index else _integer_input(t, ops, input_type)
+            for t in inputs
+        ]
     outputs = program.outputs
     if output_type != "float32":
         outputs = [_integer_output(t, ops, output_type) for t in outputs]

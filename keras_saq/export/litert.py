@@ -8,9 +8,12 @@ import tempfile
 from keras_saq.export.flatbuffer import to_bytes
 from keras_saq.export.io_types import with_io_types
 from keras_saq.export.lower import lower
+from keras_saq.export.patches import with_packed_convolutions
 from keras_saq.export.report import export_report
 from keras_saq.models import quantized_layers
 from keras_saq.models import require_calibrated
+
+STORAGE = ("exact", "small", "int8")
 
 
 def export_litert(
@@ -20,6 +23,7 @@ def export_litert(
     output_type="float32",
     verify=None,
     require_exact=False,
+    storage="exact",
 ):
     """Writes a quantized model as an integer `.tflite` file.
 
@@ -27,6 +31,9 @@ def export_litert(
     the training forward, Dense and 1x1 convolution weights of at most 4 bits
     are stored packed (INT4, INT2), and every other weight as INT8. The file
     takes any batch size. It appears whole or not at all.
+
+    A model with quantized weights alone (presets `"w8"`, `"w4"`) becomes a
+    file that computes in float, from weights that are stored as codes.
 
     Args:
         model: a model from `keras_saq.quantize_model` with the `"litert"`
@@ -40,6 +47,11 @@ def export_litert(
         require_exact: whether an export with `verify` fails, and leaves no
             file, where an operator computes something else than the
             reference says it does.
+        storage: `"exact"`: weights are packed where the kernel that reads
+            them is exact and fast, Dense and 1x1 convolutions. `"small"`:
+            those of larger convolutions too, which are then computed as
+            Dense on patches, exactly and more slowly, and those that are
+            stored for float kernels. `"int8"`: one byte per code.
 
     Returns:
         An `ExportReport`.
@@ -66,7 +78,10 @@ def export_litert(
             "`require_exact=True` needs data to compare on: pass inputs of "
             "the model as `verify=x`."
         )
-    program = with_io_types(lower_model(model), input_type, output_type)
+    program = lower_model(model, storage)
+    if storage == "small":
+        program = with_packed_convolutions(program)
+    program = with_io_types(program, input_type, output_type)
     content = to_bytes(program)
     report = export_report(path, content, program, inner_model(model))
     if verify is not None:
@@ -88,9 +103,14 @@ def _verified(report, content, model, x, require_exact):
     return dataclasses.replace(report, parity=parity)
 
 
-def lower_model(model):
+def lower_model(model, storage="exact"):
     """The float-in, float-out program of a quantized model or `SAQModel`."""
     model = inner_model(model)
+    if storage not in STORAGE:
+        raise ValueError(
+            f"`storage` must be one of {list(STORAGE)}. "
+            f"Received: storage={storage!r}"
+        )
     if not quantized_layers(model):
         raise ValueError(
             f"The model '{model.name}' is not quantized. Quantize it first:"
@@ -98,7 +118,7 @@ def lower_model(model):
             "calibration=x[:256])"
         )
     require_calibrated(model, "be exported")
-    return lower(model)
+    return lower(model, storage)
 
 
 def inner_model(model):

@@ -8,6 +8,7 @@ from keras_saq.layers.weights import weight
 from keras_saq.layers.weights import weight_axes
 
 FLOAT_BITS = 32
+PACKED_BITS = (2, 4, 8)
 
 
 def is_packable(layer):
@@ -19,27 +20,49 @@ def is_packable(layer):
     if isinstance(layer, (layers.Dense, layers.EinsumDense, layers.Embedding)):
         return True
     return (
-        isinstance(layer, layers.Conv2D)
-        and tuple(layer.kernel_size) == (1, 1)
-        and tuple(layer.strides) == (1, 1)
+        isinstance(layer, (layers.Conv1D, layers.Conv2D))
+        and math.prod(layer.kernel_size) == 1
+        and math.prod(layer.strides) == 1
         and layer.groups == 1
     )
 
 
-def storage_bits(layer, weight_bits):
-    """Bits that one code takes in the file: 2, 4 or 8."""
+def storage_bits(layer, weight_bits, name=None):
+    """Bits that one code takes in the file: 2, 4 or 8.
+
+    Args:
+        layer: a layer with weights.
+        weight_bits: bits of its codes.
+        name: which of its weights, where it has several.
+    """
     if weight_bits == FLOAT_BITS:
         return FLOAT_BITS
-    if not is_packable(layer):
+    if not is_packable(layer) and name != "pointwise_kernel":
         return 8
-    return next(bits for bits in (2, 4, 8) if weight_bits <= bits)
+    depth = _depth(layer, name)
+    return next(
+        bits
+        for bits in PACKED_BITS
+        if weight_bits <= bits and depth * bits % 8 == 0
+    )
+
+
+def _depth(layer, name):
+    """Codes in a row; the kernels that read packed ones want whole bytes."""
+    ((first, axes), *others) = weight_axes(layer).items()
+    if others:
+        axes = dict(others)[name]
+        first = name
+    shape = tuple(weight(layer, first).shape)
+    rows = math.prod(shape[axis] for axis in axes)
+    return math.prod(shape) // rows
 
 
 def stored_bytes(layer, weight_bits):
     """Bytes of a layer's weights, scales and bias in the file."""
-    bits = storage_bits(layer, weight_bits)
     size = 0
     for name, axes in weight_axes(layer).items():
+        bits = storage_bits(layer, weight_bits, name)
         shape = tuple(weight(layer, name).shape)
         size += -(-math.prod(shape) * bits // 8)
         num_scales = math.prod(shape[axis] for axis in axes)

@@ -9,6 +9,7 @@ from keras_saq.export.pending import Pending
 from keras_saq.export.program import Op
 from keras_saq.export.program import Tensor
 from keras_saq.layers.batch_normalization import LONE_CODE
+from keras_saq.layers.storage import PACKED_BITS
 
 _INT8_MIN, _INT8_MAX = -128, 127
 IN_FLOAT = "is computed in float"
@@ -257,7 +258,10 @@ class Builder:
         codes, scale, bias = pending.in_float()
         path = pending.path
         if np.issubdtype(codes.dtype, np.integer):
-            bits = pending.num_bits if self.storage == "small" else 8
+            bits = 8
+            if self.storage == "small":
+                largest = np.abs(codes).max(initial=0)
+                bits = next(b for b in PACKED_BITS if largest < 2 ** (b - 1))
             kernel = self.constant(
                 f"{path}/weights",
                 codes,

@@ -30,7 +30,7 @@ def lower(builder, site, inputs):
         codes = quantizer.codes(layer.embeddings)
         scale = ops.convert_to_numpy(quantizer.scale).reshape(-1)
         scale = np.broadcast_to(scale, len(codes)).astype(np.float32)
-        bits = packed_bits(builder, quantizer.code_bits)
+        bits = packed_bits(builder, quantizer.code_bits, codes.shape[1])
         table = builder.constant(f"{path}/weights", codes, scale, num_bits=bits)
     shape = tuple(site.outputs[0].shape[1:])
     flat = builder.reshape(indices, (), path)

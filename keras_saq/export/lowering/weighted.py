@@ -16,6 +16,7 @@ from keras_saq.export.pending import Pending
 from keras_saq.layers import Quantized
 from keras_saq.layers import kinds
 from keras_saq.layers.separable import is_separable
+from keras_saq.layers.storage import PACKED_BITS
 from keras_saq.layers.weights import weight
 
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
@@ -155,7 +156,7 @@ def _dense(builder, site, source, codes, scale, bits, bias, **kwargs):
         site.path,
         codes,
         0,
-        packed_bits(builder, bits),
+        packed_bits(builder, bits, codes.shape[1]),
         scale,
         bias,
         made=kwargs.pop("made", (*source.shape[:-1], len(codes))),
@@ -163,11 +164,18 @@ def _dense(builder, site, source, codes, scale, bits, bias, **kwargs):
     )
 
 
-def packed_bits(builder, code_bits):
-    """Bits that a code takes where the kernel reads packed ones."""
+def packed_bits(builder, code_bits, depth):
+    """Bits that a code takes where the kernel reads packed ones.
+
+    XNNPACK's kernels want rows of whole bytes.
+    """
     if builder.storage == "int8" or code_bits > 8:
         return 8
-    return next(bits for bits in (2, 4, 8) if code_bits <= bits)
+    return next(
+        bits
+        for bits in PACKED_BITS
+        if code_bits <= bits and depth * bits % 8 == 0
+    )
 
 
 # --- Convolutions
