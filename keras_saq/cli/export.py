@@ -12,6 +12,7 @@ not at all. Works on the TensorFlow, JAX and PyTorch backends alike.
 """
 EXAMPLES = """\
   keras-saq export model.keras model.tflite
+  keras-saq export model.keras model.tflite --storage=small
   keras-saq export model.keras model.tflite --input-type=int8 --json
   keras-saq export model.keras model.tflite --verify=test.npz --require-exact"""
 _TYPES = ("float32", "int8", "uint8")
@@ -28,6 +29,14 @@ def add_arguments(parser):
             default="float32",
             help=f"type of the file's {side}s (default: %(default)s)",
         )
+    parser.add_argument(
+        "--storage",
+        choices=("exact", "small", "int8"),
+        default="exact",
+        help="which weights are packed to fewer than 8 bits: those that fast "
+        "kernels read, those of k x k convolutions too (slower), or none "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--verify",
         metavar="DATA",
@@ -57,6 +66,7 @@ def run(args):
         args.output,
         input_type=args.input_type,
         output_type=args.output_type,
+        storage=args.storage,
         verify=data,
         require_exact=args.require_exact,
     )

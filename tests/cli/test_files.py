@@ -82,6 +82,14 @@ def test_export_with_integer_edges(folder, tmp_path, capsys, types):
     assert code == 0 and types.upper() in out and "DEQUANTIZE" not in out
 
 
+def test_export_of_small_files(folder, tmp_path, capsys):
+    path = tmp_path / "out.tflite"
+    args = ("export", folder / "model.keras", path, "--storage=int8", "--json")
+    code, out, _ = run(capsys, *args)
+    assert code == 0
+    assert {t["type"] for t in json.loads(out)["tensors"]} == {"INT8", "INT32"}
+
+
 def test_verify_ends_with_3_where_the_file_deviates(folder, capsys):
     args = (folder / "changed.tflite", folder / "model.keras")
     code, out, _ = run(capsys, "verify", *args, folder / "x.npz", "--json")
