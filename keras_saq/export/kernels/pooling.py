@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_saq.export.kernels import windows
 from keras_saq.export.kernels.kernel import INT8_MAX
 from keras_saq.export.kernels.kernel import INT8_MIN
 from keras_saq.export.kernels.kernel import Kernel
@@ -40,15 +41,12 @@ def _float_mean(op, x):
 
 
 def _max_pool(op, x):
-    import tensorflow as tf
-
-    pooled = tf.nn.max_pool2d(
-        x.astype(np.float32),
+    return windows.max_pool(
+        x,
         op.options["window"],
         op.options["strides"],
         op.options["padding"].upper(),
     )
-    return pooled.numpy().astype(x.dtype)
 
 
 def _mean_options(op, schema):

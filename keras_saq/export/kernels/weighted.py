@@ -10,6 +10,7 @@ in an order of their own and so agree with ours to some last bits only.
 
 import numpy as np
 
+from keras_saq.export.kernels import windows
 from keras_saq.export.kernels.kernel import Kernel
 from keras_saq.export.kernels.kernel import activate
 from keras_saq.export.kernels.kernel import centred
@@ -48,66 +49,33 @@ def _fully_connected(op, x, codes):
 
 
 def _window(op):
-    strides = (1, *op.options["strides"], 1)
-    return strides, op.options["padding"].upper(), op.options["dilation"]
+    padding = op.options["padding"].upper()
+    return op.options["strides"], padding, op.options["dilation"]
 
 
 def _conv(op, x, codes):
-    import tensorflow as tf
-
-    strides, padding, dilation = _window(op)
     kernel = codes.transpose(1, 2, 3, 0)
     groups = x.shape[-1] // kernel.shape[2]
-    # TensorFlow has no grouped convolution in float64.
     made = [
-        tf.nn.conv2d(part, filters, strides, padding, dilations=dilation)
+        windows.conv(part, filters, *_window(op))
         for part, filters in zip(
             np.split(x, groups, axis=-1), np.split(kernel, groups, axis=-1)
         )
     ]
-    return np.concatenate([part.numpy() for part in made], axis=-1)
+    return np.concatenate(made, axis=-1)
 
 
 def _depthwise(op, x, codes):
-    import tensorflow as tf
-
-    strides, padding, dilation = _window(op)
-    kernel = codes.reshape(
-        *codes.shape[1:3], -1, op.options["depth_multiplier"]
-    )
-    if strides[1] != strides[2]:
-        # TensorFlow's kernel wants equal strides; LiteRT's does not.
-        x = _padded(op, x, kernel.shape[:2], padding)
-        dense = tf.nn.depthwise_conv2d(
-            x, kernel, (1, 1, 1, 1), "VALID", dilations=dilation
-        ).numpy()
-        return dense[:, :: strides[1], :: strides[2]]
-    return tf.nn.depthwise_conv2d(
-        x, kernel, strides, padding, dilations=dilation
-    ).numpy()
-
-
-def _padded(op, x, kernel, padding):
-    """The image with zeros around it, as "same" with the strides has them."""
-    if padding == "VALID":
-        return x
-    pads = [(0, 0)]
-    for size, reach, stride, dilation in zip(
-        x.shape[1:3], kernel, op.options["strides"], op.options["dilation"]
-    ):
-        reach = (reach - 1) * dilation + 1
-        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
-        pads.append((total // 2, total - total // 2))
-    return np.pad(x, [*pads, (0, 0)])
+    multiplier = op.options["depth_multiplier"]
+    kernel = codes.reshape(*codes.shape[1:3], -1, multiplier)
+    return windows.depthwise(x, kernel, *_window(op))
 
 
 def _transpose_conv(op, x, codes):
-    import tensorflow as tf
-
     strides, padding, _ = _window(op)
-    shape = (len(x), *op.output.shape)
     kernel = codes.transpose(1, 2, 0, 3)
-    return tf.nn.conv2d_transpose(x, kernel, shape, strides, padding).numpy()
+    shape = op.output.shape[:2]
+    return windows.transpose_conv(x, kernel, shape, strides, padding)
 
 
 _ACCUMULATE = {
