@@ -84,6 +84,9 @@ def _float(operator, function, options=None, is_exact=False, version=1):
     )
 
 
+# What the integer kernels have tables of.
+TABLES = {"integer_elu": _elu, "integer_tanh": np.tanh}
+
 KERNELS = {
     "abs": _float("ABS", np.abs, is_exact=True),
     "elu": _float("ELU", _elu),
@@ -93,8 +96,8 @@ KERNELS = {
         "GELU", _gelu_approximate, make_options("Gelu", approximate=True)
     ),
     "hard_swish": _float("HARD_SWISH", _hard_swish),
-    "integer_elu": Kernel("ELU", 1, _table(_elu)),
-    "integer_tanh": Kernel("TANH", 2, _table(np.tanh)),
+    "integer_elu": Kernel("ELU", 1, _table(TABLES["integer_elu"])),
+    "integer_tanh": Kernel("TANH", 2, _table(TABLES["integer_tanh"])),
     "leaky_relu": Kernel("LEAKY_RELU", 1, _leaky_relu, _leaky_relu_options),
     "log": _float("LOG", np.log),
     "relu": _float("RELU", lambda x: np.maximum(x, 0), is_exact=True),

@@ -4,7 +4,9 @@ import numpy as np
 from keras import ops
 
 from keras_saq.export.kernels import KERNELS
+from keras_saq.export.kernels.functions import TABLES
 from keras_saq.export.lowering.ties import distance_from_ties
+from keras_saq.export.lowering.ties import table_distance
 from keras_saq.export.pending import Pending
 from keras_saq.export.program import Op
 from keras_saq.export.program import Tensor
@@ -13,6 +15,7 @@ from keras_saq.layers.storage import PACKED_BITS
 
 _INT8_MIN, _INT8_MAX = -128, 127
 IN_FLOAT = "is computed in float"
+MAY_DIFFER = "a code may differ from the reference's by 1 step"
 
 
 class Builder:
@@ -155,7 +158,12 @@ class Builder:
         output = self.tensor(name, made, scale, stages[0])
         output.is_unsigned = quantizer.qmin == 0
         output.rows = _rows(pending)
-        self.append(pending.to_op(output))
+        op = pending.to_op(output)
+        self.append(op)
+        if op.kind in TABLES and table_distance(op) is None:
+            op.max_steps = 1
+            reason = f"{pending.what} has a value near a rounding tie"
+            self.islands.append((pending.path, f"{reason}; {MAY_DIFFER}"))
         return self._arranged(
             pending, self._restage(output, stages[1:], name), name
         )
@@ -204,7 +212,7 @@ class Builder:
                 f"{distance:.1g} steps to a rounding tie"
             )
         else:
-            reason += "; a code may differ from the reference's by 1 step"
+            reason += f"; {MAY_DIFFER}"
         self.islands.append((pending.path, reason))
 
     def plain(self, value, path):

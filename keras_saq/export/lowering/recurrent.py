@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_saq.export.lowering import activations
 from keras_saq.export.lowering.builder import IN_FLOAT
+from keras_saq.export.lowering.builder import MAY_DIFFER
 from keras_saq.export.lowering.moves import join
 from keras_saq.layers import Quantized
 
@@ -48,8 +49,8 @@ def lower(builder, site, inputs):
     builder.islands.append(
         (
             site.path,
-            f"the state of {what} {IN_FLOAT}, with quantized weights; a code "
-            "may differ from the reference's by 1 step",
+            f"the state of {what} {IN_FLOAT}, with quantized weights; "
+            f"{MAY_DIFFER}",
         )
     )
     return _Unrolled(builder, site.path, layer).run(source)

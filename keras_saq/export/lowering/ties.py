@@ -15,9 +15,10 @@ from keras_saq.export.kernels import functions
 from keras_saq.export.program import Tensor
 
 _CODES = np.arange(-128, 128)
-# Relative error that is granted to a chain of float kernels: some float32
-# steps of 2^-23.
-_RELATIVE_ERROR = 2.0**-20
+# Relative error that is granted to a float kernel: four float32 steps of its
+# result, or, where a sum inside of it can cancel, of its argument.
+_RELATIVE_ERROR = 2.0**-21
+_CANCELLING = ("elu", "gelu", "gelu_approximate", "hard_swish")
 _ELEMENTWISE = {"dequantize", *elementwise.KERNELS, *functions.KERNELS}
 _ELEMENTWISE -= {"softmax"}
 
@@ -35,7 +36,7 @@ def distance_from_ties(source, computed, quantization):
         the ops are no function of single elements.
     """
     values = {id(source): _CODES.astype(np.int8)}
-    largest = 0.0
+    relative, size = 0.0, 0.0
     for op in computed:
         if op is quantization:
             break
@@ -54,18 +55,33 @@ def distance_from_ties(source, computed, quantization):
                 return None
         made = KERNELS[op.kind].run(_flat(op), *arrays)
         values[id(op.output)] = made
-        largest = max(largest, float(np.abs(made).max()))
+        relative += 0.0 if KERNELS[op.kind].is_exact else _RELATIVE_ERROR
+        if op.kind in _CANCELLING:
+            size = np.maximum(size, np.abs(arrays[0]))
     (result,) = quantization.inputs
     if id(result) not in values:
         return None
     scale = float(quantization.output.scale)
-    steps = values[id(result)].astype(np.float64) / scale
+    return _distance(
+        values[id(result)].astype(np.float64) / scale, relative, size / scale
+    )
+
+
+def table_distance(op):
+    """The same of an integer kernel that has a table, made in float32."""
+    (source,) = op.inputs
+    real = (_CODES - source.zero_point) * np.float64(source.scale)
+    scale = float(op.output.scale)
+    steps = functions.TABLES[op.kind](real) / scale
+    return _distance(steps, _RELATIVE_ERROR, np.abs(real) / scale)
+
+
+def _distance(steps, relative, size):
     limits = np.clip(steps, -129.0, 256.0)
     distance = np.abs(np.abs(limits - np.floor(limits)) - 0.5)
-    granted = _RELATIVE_ERROR * np.minimum(
-        largest / scale, np.abs(steps) + 256.0
-    )
-    return float(distance.min()) if (distance > granted).all() else None
+    granted = relative * np.maximum(size, np.abs(steps))
+    is_sure = (distance > granted).all()
+    return float(distance.min()) if is_sure else None
 
 
 def _flat(op):
