@@ -68,6 +68,19 @@ def images(data, split="train"):
     return proxy_split(data, 1.0, split=split, preprocess=lambda x: x)
 
 
+def shifted_and_flipped(x, rng):
+    """Each image moved by up to 4 pixels and, half of them, mirrored."""
+    padded = np.pad(x, [(0, 0), (4, 4), (4, 4), (0, 0)])
+    moved = np.empty_like(x)
+    for image, source, (row, column) in zip(
+        moved, padded, rng.integers(0, 9, (len(x), 2))
+    ):
+        image[:] = source[row : row + 32, column : column + 32]
+    mirrored = rng.random(len(x)) < 0.5
+    moved[mirrored] = moved[mirrored, :, ::-1]
+    return moved
+
+
 def part(data, fraction, seed):
     whole = images(data)
     return proxy_split((whole.x, whole.y), fraction, seed, name=data)
@@ -84,6 +97,7 @@ def searched(name, seed):
         method,
         target="paper",
         epochs=epochs,
+        augment=shifted_and_flipped,
         seed=seed,
         verbose=0,
     )

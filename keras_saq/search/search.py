@@ -51,8 +51,9 @@ class PolicySearch:
         batch_size: of the search.
         learning_rate: of Adam, for weights and scales; it falls to a tenth
             (cosine).
-        logit_learning_rate: of Adam, for the logits; `None`: so much that a
-            logit can move by about 5 in the search, at most 0.1.
+        logit_learning_rate: of the logits, see `keras_saq.search.optimizer`;
+            `None`: so much that a logit can move by about 5 in the search, at
+            most 0.1.
         margin_weight: factor of the margin term (`"seam"`).
         cost_weight: factor of the cost over the budget.
         temperature: of the softmax, at the beginning and at the end.
@@ -96,7 +97,7 @@ class PolicySearch:
         learning_rate=1e-3,
         logit_learning_rate=None,
         margin_weight=1.0,
-        cost_weight=10.0,
+        cost_weight=1.0,
         temperature=(1.0, 0.5),
         rho=0.0,
         augment=None,

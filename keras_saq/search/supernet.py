@@ -20,6 +20,9 @@ from keras_saq.search.choice import Choice
 from keras_saq.search.choice import Clock
 from keras_saq.search.mixture import Mixture
 
+_STEEPEST = 16.0
+_BISECTIONS = 20
+
 
 class Supernet:
     """The quantized model of a search space, with mixtures in it.
@@ -121,6 +124,37 @@ class Supernet:
     def probabilities(self):
         """NumPy: the probabilities of each group's candidates."""
         return [ops.convert_to_numpy(c.softmax()) for c in self.choices]
+
+    def start_at(self, limits):
+        """Sets logits whose expected costs meet the limits.
+
+        All groups alike: `logit(b) = -t * b`, the distribution of largest
+        entropy for an expected number of bits, with the smallest t that does.
+        A search that starts beyond its budget would spend its first part on
+        taking bits from every group alike.
+
+        Args:
+            limits: list of `keras_saq.search.budget.Limit`.
+        """
+
+        def over(tilt):
+            given = []
+            for choice in self.choices:
+                p = np.exp(-tilt * (np.array(choice.bits) - 2.0))
+                given.append(ops.convert_to_tensor(p / p.sum(), "float32"))
+            return any(
+                float(limit.cost.expected(given)) > limit.limit
+                for limit in limits
+            )
+
+        low, high = 0.0, _STEEPEST
+        if not over(low):
+            high = low
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if over(middle) else (low, middle)
+        for choice in self.choices:
+            choice.logits.assign(-high * (np.array(choice.bits) - 2.0))
 
     @contextlib.contextmanager
     def decided(self, assignment):

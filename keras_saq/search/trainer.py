@@ -35,7 +35,7 @@ class SearchLoss:
         limits=(),
         margin=None,
         margin_weight=1.0,
-        cost_weight=10.0,
+        cost_weight=1.0,
         num_steps=1,
         sample=False,
         seed=0,
@@ -141,30 +141,6 @@ class SharpSearchTrainer(SearchLoss, SAQModel):
 
     def __init__(self, model, rho, **kwargs):
         super().__init__(model, rho=rho, perturb=_PERTURBED, **kwargs)
-
-
-class SearchAdam(keras.optimizers.Adam):
-    """Adam with another learning rate for the logits of choices.
-
-    Args:
-        learning_rate: of weights and scales.
-        logit_factor: learning rate of logits, in units of the other.
-        **kwargs: of Adam.
-    """
-
-    def __init__(self, learning_rate=1e-3, logit_factor=20.0, **kwargs):
-        super().__init__(learning_rate=learning_rate, **kwargs)
-        self.logit_factor = float(logit_factor)
-
-    def update_step(self, gradient, variable, learning_rate):
-        # TensorFlow's own variable has its number behind its name.
-        if variable.name.partition(":")[0].endswith("logits"):
-            learning_rate = ops.cast(learning_rate, "float32")
-            learning_rate = learning_rate * self.logit_factor
-        super().update_step(gradient, variable, learning_rate)
-
-    def get_config(self):
-        return {**super().get_config(), "logit_factor": self.logit_factor}
 
 
 class Batches(keras.utils.PyDataset):

@@ -12,6 +12,7 @@ from keras_saq.search.checkpoint import SearchCheckpoint
 from keras_saq.search.margin import LargeMargin
 from keras_saq.search.margin import class_rows
 from keras_saq.search.margin import normalized_features
+from keras_saq.search.optimizer import SearchAdam
 from keras_saq.search.supernet import Supernet
 
 _NUM_CALIBRATION = 256
@@ -65,6 +66,7 @@ def train(search, supernet, with_margin, sample):
     """
     for choice in supernet.choices:
         choice.trainable = not sample
+    supernet.start_at([] if sample else search.limits)
     margin = _margin(search, supernet) if with_margin else None
     model = _compiled(
         search, supernet, search.limits, search.epochs, margin, sample
@@ -103,8 +105,7 @@ def train_logits(search, supernet, limits, epochs):
         limits: list of `Limit`.
         epochs: number of epochs.
     """
-    for choice in supernet.choices:
-        choice.logits.assign(np.zeros(len(choice.bits)))
+    supernet.start_at(limits)
     supernet.clock.progress.assign(0.0)
     margin = _margin(search, supernet) if search.method == "seam" else None
     trainable = [
@@ -149,7 +150,7 @@ def _compiled(search, supernet, limits, epochs, margin, sample):
     logit_rate = search.logit_learning_rate
     if logit_rate is None:
         logit_rate = min(_LOGIT_TRAVEL / num_steps, _LARGEST_LOGIT_RATE)
-    optimizer = trainers.SearchAdam(rate, logit_rate / search.learning_rate)
+    optimizer = SearchAdam(rate, logit_rate / search.learning_rate)
     model.compile(optimizer, search.loss, metrics=_metrics(search))
     return model
 
