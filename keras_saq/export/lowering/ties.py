@@ -73,7 +73,7 @@ def table_distance(op):
     real = (_CODES - source.zero_point) * np.float64(source.scale)
     scale = float(op.output.scale)
     steps = functions.TABLES[op.kind](real) / scale
-    return _distance(steps, _RELATIVE_ERROR, np.abs(real) / scale)
+    return _distance(steps, _RELATIVE_ERROR, 0.0)
 
 
 def _distance(steps, relative, size):
