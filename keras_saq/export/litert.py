@@ -8,6 +8,7 @@ import tempfile
 from keras_saq.export.flatbuffer import to_bytes
 from keras_saq.export.io_types import with_io_types
 from keras_saq.export.lower import lower
+from keras_saq.export.padding import with_fused_padding
 from keras_saq.export.patches import with_packed_convolutions
 from keras_saq.export.report import export_report
 from keras_saq.models import quantized_layers
@@ -78,7 +79,7 @@ def export_litert(
             "`require_exact=True` needs data to compare on: pass inputs of "
             "the model as `verify=x`."
         )
-    program = lower_model(model, storage)
+    program = with_fused_padding(lower_model(model, storage))
     if storage == "small":
         program = with_packed_convolutions(program)
     program = with_io_types(program, input_type, output_type)
