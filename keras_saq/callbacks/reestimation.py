@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_saq.models.statistics import average_statistics
+
 
 def reestimate_batch_norm(model, data, batch_size=128):
     """Measures the moving statistics of batch normalization anew.
@@ -51,15 +53,9 @@ def reestimate_batch_norm(model, data, batch_size=128):
         id(v) for n in norms for v in (n.moving_mean, n.moving_variance)
     }
     kept = [(v, ops.convert_to_numpy(v)) for v in model.variables]
-    momenta = [(norm, norm.momentum) for norm in norms]
-    count = 0
     try:
-        for batch in _batches(data, batch_size):
-            # The running mean of all batches so far.
-            for norm in norms:
-                norm.momentum = count / (count + 1)
-            model(batch, training=True)
-            count += 1
+        batches = _batches(data, batch_size)
+        count = average_statistics(model, norms, batches)
         if not count:
             raise ValueError(
                 "Batch-norm statistics need at least one batch. `data` was "
@@ -75,8 +71,6 @@ def reestimate_batch_norm(model, data, batch_size=128):
         # Seeds and whatever else training mode moves go back.
         kept = [(v, value) for v, value in kept if id(v) not in statistics]
     finally:
-        for norm, momentum in momenta:
-            norm.momentum = momentum
         for variable, value in kept:
             variable.assign(value)
     return len(norms)
