@@ -52,7 +52,8 @@ def reestimate_batch_norm(model, data, batch_size=128):
     statistics = {
         id(v) for n in norms for v in (n.moving_mean, n.moving_variance)
     }
-    kept = [(v, ops.convert_to_numpy(v)) for v in model.variables]
+    # Copies: on torch the array would be the variable.
+    kept = [(v, np.copy(ops.convert_to_numpy(v))) for v in model.variables]
     try:
         batches = _batches(data, batch_size)
         count = average_statistics(model, norms, batches)
