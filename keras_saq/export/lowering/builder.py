@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_saq.export.kernels import KERNELS
 from keras_saq.export.kernels.functions import TABLES
-from keras_saq.export.lowering.ties import distance_from_ties
+from keras_saq.export.lowering.ties import away_from_ties
 from keras_saq.export.lowering.ties import table_distance
 from keras_saq.export.pending import Pending
 from keras_saq.export.program import Op
@@ -136,7 +136,7 @@ class Builder:
     def on_grid(self, source, quantizer, name):
         """The integers that `quantizer` makes of a value of any kind."""
         if isinstance(source, Pending):
-            if source.is_integer:
+            if source.is_integer and self._is_sure(source, quantizer):
                 return self.finish(source, quantizer, name)
             return self._finish_float(source, quantizer, name)
         if source.is_float:
@@ -145,6 +145,14 @@ class Builder:
         if source.scale == scale and stages == [source.zero_point]:
             return source
         return self.finish(self.identity(source, name), quantizer, name)
+
+    @staticmethod
+    def _is_sure(pending, quantizer):
+        """Whether no value of an integer kernel's table is next to a tie."""
+        if pending.kind not in TABLES:
+            return True
+        (source,), (scale, _) = pending.inputs, _stages(quantizer, False)
+        return table_distance(pending.kind, source, float(scale)) is not None
 
     def finish(self, pending, quantizer, name):
         """Emits a pending kernel with the scale of its output's quantizer."""
@@ -158,12 +166,7 @@ class Builder:
         output = self.tensor(name, made, scale, stages[0])
         output.is_unsigned = quantizer.qmin == 0
         output.rows = _rows(pending)
-        op = pending.to_op(output)
-        self.append(op)
-        if op.kind in TABLES and table_distance(op) is None:
-            op.max_steps = 1
-            reason = f"{pending.what} has a value near a rounding tie"
-            self.islands.append((pending.path, f"{reason}; {MAY_DIFFER}"))
+        self.append(pending.to_op(output))
         return self._arranged(
             pending, self._restage(output, stages[1:], name), name
         )
@@ -189,31 +192,37 @@ class Builder:
             # Computed anew, so that all of the island is in one place.
             self._dequantized.pop(id(source), None)
         result = self.realize(pending)
-        first = len(self.ops)
-        output = self.quantize(result, quantizer, name)
-        self._declare(pending, self.ops[start:], self.ops[first])
-        return output
-
-    def _declare(self, pending, computed, quantization):
-        """Says of an island whether it is exact, and why."""
-        if pending.what == "":
-            return
         reason = f"{pending.what} {IN_FLOAT}"
-        distance = None
-        if quantization.max_steps and len(pending.inputs) == 1:
-            (source,) = pending.inputs
-            distance = distance_from_ties(source, computed, quantization)
-        if not quantization.max_steps:
+        if result.is_exact:
             reason += ", exactly: each element is rounded as IEEE 754 says"
-        elif distance is not None:
-            quantization.max_steps = 0
-            reason += (
-                ", exactly: of its 256 codes none is nearer than "
-                f"{distance:.1g} steps to a rounding tie"
-            )
         else:
-            reason += f"; {MAY_DIFFER}"
-        self.islands.append((pending.path, reason))
+            scale, _ = _stages(quantizer, clips_below=False)
+            found = None
+            if len(pending.inputs) == 1:
+                (source,) = pending.inputs
+                found = away_from_ties(
+                    source, self.ops[start:], result, float(scale)
+                )
+            if found is None:
+                reason += f"; {MAY_DIFFER}"
+            else:
+                result = self._shifted(result, found[1] * scale, name)
+                reason += (
+                    ", exactly: of its 256 values none is nearer than "
+                    f"{found[0]:.1g} steps to a rounding tie"
+                )
+        if pending.what:
+            self.islands.append((pending.path, reason))
+        return self.quantize(result, quantizer, name)
+
+    def _shifted(self, result, shift, name):
+        """A result of which each code is sure, given the codes it is of."""
+        if shift:
+            shift = np.full(1, shift, np.float32)
+            shift = self.constant(f"{name}/shift", shift)
+            result = self.compute("add", [result, shift], name)
+        result.is_exact = True
+        return result
 
     def plain(self, value, path):
         """A tensor; what has no scale yet is computed in float."""

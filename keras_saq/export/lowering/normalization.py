@@ -15,9 +15,10 @@ def lower_batch_norm(builder, site, inputs):
     """Folds into the kernel before it, or is a kernel of its own."""
     layer, (source,) = site.operation, inputs
     moving = layer.moving_mean.value, layer.moving_variance.value
-    slope, offset = (
-        ops.convert_to_numpy(t) for t in slope_and_offset(layer, *moving)
-    )
+    # The bias is that of the training forward, integer by integer; the scale
+    # is folded in float64 and rounded once.
+    trained_slope, trained_offset = slope_and_offset(layer, *moving)
+    slope, offset = _exact_slope_and_offset(layer)
     if not isinstance(source, Pending):
         if source.is_float:
             return _in_float(site, source, slope, offset)
@@ -27,17 +28,32 @@ def lower_batch_norm(builder, site, inputs):
             site, builder.in_float(source, site.path), slope, offset
         )
     source.bias_in_steps = ops.convert_to_numpy(
-        bias_in_steps(slope, offset, source.step, source.bias)
+        bias_in_steps(trained_slope, trained_offset, source.step, source.bias)
     )
     source.slope = slope
     source.offset = offset + slope * source.bias
     return source
 
 
+def _exact_slope_and_offset(layer):
+    mean, variance = (
+        ops.convert_to_numpy(v).astype(np.float64)
+        for v in (layer.moving_mean, layer.moving_variance)
+    )
+    slope = 1.0 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        slope = slope * ops.convert_to_numpy(layer.gamma)
+    offset = -mean * slope
+    if layer.center:
+        offset = offset + ops.convert_to_numpy(layer.beta)
+    return slope, offset
+
+
 def _in_float(site, source, slope, offset):
     def build(builder, inputs):
         (x,) = inputs
         for kind, values in (("multiply", slope), ("add", offset)):
+            values = values.astype(np.float32)
             values = builder.constant(f"{site.path}/{kind}", values)
             x = builder.compute(kind, [x, values], site.path)
         return x

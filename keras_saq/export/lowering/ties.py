@@ -19,27 +19,30 @@ _CODES = np.arange(-128, 128)
 # result, or, where a sum inside of it can cancel, of its argument.
 _RELATIVE_ERROR = 2.0**-21
 _CANCELLING = ("elu", "gelu", "gelu_approximate", "hard_swish")
+# Tried in turn, in steps.
+_SHIFTS = (0.0, *(sign * i / 1024 for i in range(1, 9) for sign in (1, -1)))
 _ELEMENTWISE = {"dequantize", *elementwise.KERNELS, *functions.KERNELS}
 _ELEMENTWISE -= {"softmax"}
 
 
-def distance_from_ties(source, computed, quantization):
+def away_from_ties(source, computed, result, scale):
     """How far from a rounding tie the nearest of 256 values is.
 
     Args:
         source: the int8 `Tensor` that the function reads.
         computed: the `Op`s of the function, dequantization included.
-        quantization: the `Op` that quantizes its result.
+        result: the float `Tensor` that they make.
+        scale: of the codes that the result becomes.
 
     Returns:
-        Distance in output steps; `None` if it is too small to be sure, or if
-        the ops are no function of single elements.
+        `(distance, shift)`, in output steps: so far is the nearest value when
+        `shift`, mostly 0, is added to all of them; a value that is on a tie
+        is moved a little, and nobody can tell. `None` if the ops are no
+        function of single elements.
     """
     values = {id(source): _CODES.astype(np.int8)}
     relative, size = 0.0, 0.0
     for op in computed:
-        if op is quantization:
-            break
         if op.kind == "reshape" and id(op.inputs[0]) in values:
             values[id(op.output)] = values[id(op.inputs[0])]
             continue
@@ -58,21 +61,26 @@ def distance_from_ties(source, computed, quantization):
         relative += 0.0 if KERNELS[op.kind].is_exact else _RELATIVE_ERROR
         if op.kind in _CANCELLING:
             size = np.maximum(size, np.abs(arrays[0]))
-    (result,) = quantization.inputs
     if id(result) not in values:
         return None
-    scale = float(quantization.output.scale)
-    return _distance(
-        values[id(result)].astype(np.float64) / scale, relative, size / scale
-    )
+    steps = values[id(result)].astype(np.float64) / scale
+    for shift in _SHIFTS:
+        # The sum with the shift is one more rounding.
+        error = relative + (2.0**-23 if shift else 0.0)
+        distance = _distance(steps + shift, error, size / scale)
+        if distance is not None:
+            return distance, shift
+    return None
 
 
-def table_distance(op):
-    """The same of an integer kernel that has a table, made in float32."""
-    (source,) = op.inputs
+def table_distance(kind, source, scale):
+    """The same of an integer kernel that has a table, made in float32.
+
+    Returns:
+        The distance, or `None` if it is too small to be sure.
+    """
     real = (_CODES - source.zero_point) * np.float64(source.scale)
-    scale = float(op.output.scale)
-    steps = functions.TABLES[op.kind](real) / scale
+    steps = functions.TABLES[kind](real) / scale
     return _distance(steps, _RELATIVE_ERROR, 0.0)
 
 

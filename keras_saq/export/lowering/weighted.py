@@ -18,6 +18,7 @@ from keras_saq.layers import kinds
 from keras_saq.layers.separable import is_separable
 from keras_saq.layers.storage import PACKED_BITS
 from keras_saq.layers.weights import weight
+from keras_saq.layers.weights import weight_axes
 
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -36,6 +37,8 @@ LAYERS = (
 def lower(builder, site, inputs):
     """A pending kernel for a layer with weights."""
     layer, (source,) = site.operation, inputs
+    if not _has_codes(layer):
+        source = builder.in_float(source, site.path)
     if is_separable(layer):
         return _separable(builder, site, layer, source)
     if isinstance(layer, layers.Dense):
@@ -94,10 +97,16 @@ def _shape(site):
     return tuple(site.outputs[0].shape[1:])
 
 
+def _has_codes(layer):
+    """Whether all of its kernels are quantized."""
+    names = layer.weight_names if isinstance(layer, Quantized) else ()
+    return set(weight_axes(layer)) <= set(names)
+
+
 def _kernel(layer, name):
     """Codes, scales and bits of a weight; of a float one, itself."""
     variable = weight(layer, name)
-    if isinstance(layer, Quantized) and name in layer.weight_names:
+    if _has_codes(layer):
         quantizer = layer.weight_quantizer(name)
         scale = ops.convert_to_numpy(quantizer.scale).reshape(-1)
         return quantizer.codes(variable), scale, quantizer.code_bits
