@@ -4,10 +4,12 @@ from keras_saq import callbacks
 from keras_saq.export import ExportReport
 from keras_saq.export import FileReport
 from keras_saq.export import LatencyReport
+from keras_saq.export import NativeModel
 from keras_saq.export import ParityReport
 from keras_saq.export import benchmark_litert
 from keras_saq.export import export_litert
 from keras_saq.export import inspect_litert
+from keras_saq.export import to_native
 from keras_saq.export import verify_litert
 from keras_saq.models import calibrate
 from keras_saq.models import quantize_model
@@ -39,6 +41,7 @@ __all__ = [
     "ExportReport",
     "FileReport",
     "LatencyReport",
+    "NativeModel",
     "ParityReport",
     "PolicySearch",
     "QuantizeConfig",
@@ -65,5 +68,6 @@ __all__ = [
     "search_policy",
     "strip",
     "summary",
+    "to_native",
     "verify_litert",
 ]

@@ -5,6 +5,8 @@ from keras_saq.export.contents import inspect_litert
 from keras_saq.export.latency import LatencyReport
 from keras_saq.export.latency import benchmark_litert
 from keras_saq.export.litert import export_litert
+from keras_saq.export.native import NativeModel
+from keras_saq.export.native import to_native
 from keras_saq.export.parity import ParityReport
 from keras_saq.export.report import ExportReport
 from keras_saq.export.verify import verify_litert
@@ -16,9 +18,11 @@ __all__ = [
     "ExportReport",
     "FileReport",
     "LatencyReport",
+    "NativeModel",
     "ParityReport",
     "benchmark_litert",
     "export_litert",
     "inspect_litert",
+    "to_native",
     "verify_litert",
 ]
