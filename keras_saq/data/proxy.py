@@ -91,18 +91,17 @@ def proxy_split(
         return _made(x[chosen], y[chosen], name, fraction, seed, preprocess)
     labels = np.array([y for y in source.map(lambda x, y: y)])
     chosen = set(balanced_indices(labels, fraction, seed).tolist())
-    taken = [x for i, (x, _) in enumerate(source) if i in chosen]
-    if len(taken) != len(chosen):
+    taken = [(x, y) for i, (x, y) in enumerate(source) if i in chosen]
+    order = np.array(sorted(chosen))
+    again = np.array([y for _, y in taken])
+    if not np.array_equal(labels[order], again):
         raise ValueError(
-            "The data set must yield the same samples in the same order "
-            f"each time. It had {len(labels)} samples first, of which "
-            f"{len(taken)} of {len(chosen)} were found again. Leave out "
+            "The data set must yield the same samples in the same order each "
+            "time, and its labels were others the second time. Leave out "
             "`shuffle` and random `filter`s."
         )
-    order = np.array(sorted(chosen))
-    return _made(
-        np.stack(taken), labels[order], name, fraction, seed, preprocess
-    )
+    x = np.stack([x for x, _ in taken])
+    return _made(x, labels[order], name, fraction, seed, preprocess)
 
 
 def balanced_indices(labels, fraction, seed):

@@ -18,7 +18,6 @@ from keras import ops
 from keras_saq.layers import kinds
 from keras_saq.layers.storage import FLOAT_BITS
 from keras_saq.layers.storage import stored_bytes
-from keras_saq.layers.weights import is_weighted
 from keras_saq.layers.weights import weight
 from keras_saq.layers.weights import weight_axes
 from keras_saq.search.file_size import file_overhead
@@ -261,15 +260,10 @@ def _reading_group(space, value):
                     return None, (8,)
         return None, (8,) if space.plan.graph.is_output(value) else (32,)
     readers = list(_readers(space.plan.graph, value))
-    groups = {
-        site.inputs
-        for site in space.sites
-        if site.site is not None and site.site in readers
-    }
-    weighted = all(is_weighted(site.operation) for site in readers)
-    if weighted and len(groups) == 1 and None not in groups:
-        (group,) = groups
-        return group, space.groups[group].bits
+    reading = [s for s in space.sites if s.site in readers]
+    groups = {_inputs_of(space, site) for site in reading}
+    if len(reading) == len(readers) and len(groups) == 1:
+        return groups.pop()
     return None, (FLOAT_BITS,)
 
 

@@ -3,11 +3,11 @@
 import keras
 
 from keras_saq.models.bits import next_to_outputs
+from keras_saq.models.copy import GraphCopy
 from keras_saq.models.copy import copy_variables
 from keras_saq.models.graph import Graph
 from keras_saq.models.graph import is_plain_graph_model
 
-_HEADS = (keras.layers.Dense, keras.layers.Conv2D)
 _SIZES = {keras.layers.Dense: "units", keras.layers.Conv2D: "filters"}
 
 
@@ -40,7 +40,7 @@ def with_classes(model, num_classes):
 
     Args:
         model: a Functional or Sequential model whose last layer with weights
-            is a Dense or a 1x1 convolution of it.
+            is a Dense or convolution, at any depth of such models.
         num_classes: number of outputs.
 
     Returns:
@@ -50,39 +50,48 @@ def with_classes(model, num_classes):
         ValueError: if the last layer cannot be replaced.
     """
     head = last_layer(model)
-    if not is_plain_graph_model(model) or head not in model.layers:
+    size = next((s for c, s in _SIZES.items() if isinstance(head, c)), None)
+    if size is None or not is_plain_graph_model(model):
         raise ValueError(
             f"The proxy has {num_classes} classes and the model "
             f"'{model.name}' has others. A temporary head can be put on "
-            "Functional and Sequential models whose last layer with weights "
-            f"is one of `model.layers`. Received: {type(model).__name__}, "
-            f"whose last layer is '{head.name}'. Pass a copy of the model "
-            "with a head for the proxy's classes as `proxy_model=`; its "
-            "layers must have the paths of the model's."
+            "Functional and Sequential models that end in a Dense or Conv2D "
+            f"layer. Received: {type(model).__name__}, whose last layer with "
+            f"weights is '{head.name}' of type {type(head).__name__}. Pass a "
+            "copy of the model with a head for the proxy's classes as "
+            "`proxy_model=`; its layers must have the paths of the model's."
         )
-    size = next((s for c, s in _SIZES.items() if isinstance(head, c)), None)
-    if size is None:
+    copy = _WithHead(head, {size: num_classes})
+    clone = copy.run(model)
+    if not copy.found:
         raise ValueError(
-            "A temporary head takes the place of a Dense or Conv2D layer. "
-            f"The last layer with weights is '{head.name}' of type "
-            f"{type(head).__name__}. Pass `proxy_model=`."
+            f"The last layer with weights, '{head.name}', is made inside of "
+            "another layer, where it cannot be replaced. Pass `proxy_model=`."
         )
-
-    def copy(layer):
-        config = layer.get_config()
-        if layer is head:
-            config[size] = num_classes
-        return type(layer).from_config(config)
-
-    compiled, model.compiled = model.compiled, False  # the copy is not
-    try:
-        clone = keras.models.clone_model(model, clone_function=copy)
-    finally:
-        model.compiled = compiled
-    for layer in model.layers:
-        if layer is not head:
-            copy_variables(layer, clone.get_layer(layer.name))
     return clone
+
+
+class _WithHead(GraphCopy):
+    """A copy in which one layer is new."""
+
+    def __init__(self, head, changes):
+        super().__init__()
+        self._head, self._changes = head, changes
+        self.found = False
+
+    def make(self, operation):
+        if operation is not self._head:
+            return super().make(operation)
+        self.found = True
+        config = {**operation.get_config(), **self._changes}
+        return type(operation).from_config(config)
+
+    def run(self, model):
+        clone = self._clone(model)
+        for layer, copy in self._copies.values():
+            if layer is not self._head and not is_plain_graph_model(layer):
+                copy_variables(layer, copy)
+        return clone
 
 
 def num_outputs(model):
