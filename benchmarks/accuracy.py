@@ -26,7 +26,12 @@ import keras_saq
 from keras_saq.report.table import format_table
 
 FLAGS = flags.FLAGS
-CASES = {"case1": 1, "case2": 2}
+# What of SAQ's is not its default, by the names of `--methods`.
+VARIANTS = {
+    "case1": {"case": 1},
+    "case2": {"case": 2},
+    "weights": {"perturb": ("weights",)},
+}
 
 
 def run_settings():
@@ -60,8 +65,8 @@ def wrapped(q, method, rho):
     """The model that `fit` trains."""
     if method == "qat":
         return q
-    if method in CASES:
-        return keras_saq.SAQModel(q, rho=rho, case=CASES[method])
+    if method in VARIANTS:
+        return keras_saq.SAQModel(q, rho=rho, **VARIANTS[method])
     return keras_saq.SAQModel(q, rho=rho, strategy=method)
 
 
@@ -197,7 +202,8 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "methods",
         "qat,full,momentum",
-        "Of: qat, case1, case2, and the strategies of case 3.",
+        "Of: qat, case1, case2, weights (nothing else is perturbed), and the "
+        "strategies of case 3.",
     )
     flags.DEFINE_string("rho", "0.1", "Radii.")
     flags.DEFINE_integer("seeds", 3, "Seeds 1, 2, ...", lower_bound=1)
