@@ -11,7 +11,15 @@ from absl.flags import argparse_flags
 
 # Each is a module here with `HELP`, `DESCRIPTION`, `EXAMPLES`,
 # `add_arguments(parser)` and `run(args)`, which returns the exit code or None.
-COMMANDS = ("demo", "export", "inspect", "verify", "benchmark")
+COMMANDS = (
+    "demo",
+    "search",
+    "latency",
+    "export",
+    "inspect",
+    "verify",
+    "benchmark",
+)
 
 EXIT_CODES = """\
 exit codes: 0 done, 1 an error that the message explains, 2 wrong usage,

@@ -4,6 +4,8 @@ from keras_saq.search.budget import Budget
 from keras_saq.search.candidates import Candidates
 from keras_saq.search.cost import LayerCost
 from keras_saq.search.cost import layer_costs
+from keras_saq.search.latency import LatencyTable
+from keras_saq.search.latency import measure_latency
 from keras_saq.search.result import FrontPoint
 from keras_saq.search.search import PolicySearch
 from keras_saq.search.search import search_policy
@@ -16,10 +18,12 @@ __all__ = [
     "Candidates",
     "FrontPoint",
     "InfeasibleBudget",
+    "LatencyTable",
     "LayerCost",
     "PolicySearch",
     "SearchSpace",
     "Supernet",
     "layer_costs",
+    "measure_latency",
     "search_policy",
 ]

@@ -214,6 +214,7 @@ class PolicySearch:
         self._require_fit()
         x, y = (self.proxy.x, self.proxy.y) if data is None else data
         supernet = self.prepare_supernet()
+        supernet.model.compile(loss=self.loss, metrics=["accuracy"])
         before = self.scores, self.seconds
         points = []
         for budget in budgets:
@@ -229,7 +230,6 @@ class PolicySearch:
                 supernet.decided(chosen) as model,
                 supernet.own_statistics(self._statistics_batches()),
             ):
-                model.compile(loss=self.loss, metrics=["accuracy"])
                 logs = model.evaluate(
                     x, y, batch_size=batch_size, verbose=0, return_dict=True
                 )

@@ -1,0 +1,72 @@
+"""`keras-saq latency`: seconds of single layers, for latency budgets."""
+
+import pathlib
+import sys
+
+from keras_saq.cli.files import load_model
+
+HELP = "time of each layer on this machine, for `search --latency`"
+DESCRIPTION = """\
+Measures the layers of a float model one by one, as integer files of one layer
+each, with the LiteRT interpreter on this machine, and writes the table for
+`keras-saq search --latency-table`.
+"""
+EXAMPLES = """\
+  keras-saq latency model.keras --output=latency.json
+  keras-saq search model.keras --proxy=cifar10 --latency="0.9x w8a8" \\
+      --latency-table=latency.json"""
+
+
+def add_arguments(parser):
+    """The flags of the command."""
+    parser.add_argument("model", help="the float model, a .keras file")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module that registers classes of the model",
+    )
+    parser.add_argument(
+        "--output",
+        default="latency.json",
+        help="the table (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of the kernels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=50,
+        help="inferences per layer, of which the median counts (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the table as JSON"
+    )
+
+
+def run(args):
+    """Measures and writes the table."""
+    from keras_saq.search import measure_latency
+
+    if not pathlib.Path(args.output).parent.is_dir():
+        raise ValueError(f"The folder of '{args.output}' does not exist.")
+    table = measure_latency(
+        load_model(args.model, args.imports),
+        threads=args.threads,
+        runs=args.runs,
+        verbose=0 if args.json else 1,
+    )
+    table.save(args.output)
+    if args.json:
+        sys.stdout.write(table.to_json())
+        return
+    for key, entry in table.seconds_by_layer.items():
+        times = ", ".join(f"{b} bits {1e6 * s:.1f}" for b, s in entry.items())
+        print(f"{key}: {times} microseconds")
