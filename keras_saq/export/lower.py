@@ -10,7 +10,7 @@ import dataclasses
 from keras_saq.export.lowering import activations
 from keras_saq.export.lowering import weighted
 from keras_saq.export.lowering.builder import Builder
-from keras_saq.export.lowering.rules import rule_for
+from keras_saq.export.lowering.rules import lower_site
 from keras_saq.export.pending import Pending
 from keras_saq.export.program import Program
 from keras_saq.export.refusals import refuse_unsupported
@@ -93,10 +93,7 @@ class _Lowering:
                 )
                 for t in inputs
             ]
-        rule = rule_for(layer)
-        if not rule.fuses:
-            inputs = [builder.plain(t, site.path) for t in inputs]
-        made = rule.lower(builder, site, inputs)
+        made = lower_site(builder, site, inputs)
         if not isinstance(made, list):
             made = [made]
         made = [self._finished(site, layer, value) for value in made]

@@ -40,6 +40,17 @@ def _float_mean(op, x):
     )
 
 
+def _float_average_pool(op, x):
+    import tensorflow as tf
+
+    return tf.nn.avg_pool2d(
+        x,
+        op.options["window"],
+        op.options["strides"],
+        op.options["padding"].upper(),
+    ).numpy()
+
+
 def _max_pool(op, x):
     return windows.max_pool(
         x,
@@ -67,6 +78,13 @@ def _pool_options(op, schema):
 
 KERNELS = {
     "mean": Kernel("MEAN", 2, _mean, _mean_options, _mean_axes),
+    "float_average_pool": Kernel(
+        "AVERAGE_POOL_2D",
+        1,
+        _float_average_pool,
+        _pool_options,
+        is_exact=False,
+    ),
     "float_mean": Kernel(
         "MEAN", 1, _float_mean, _mean_options, _mean_axes, is_exact=False
     ),

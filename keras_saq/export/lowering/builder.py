@@ -1,15 +1,13 @@
-"""Collects the ops of a program, and gives tensors their scales."""
+"""Gives tensors their scales, and collects what stays in float."""
 
 import numpy as np
 from keras import ops
 
-from keras_saq.export.kernels import KERNELS
 from keras_saq.export.kernels.functions import TABLES
+from keras_saq.export.lowering.op_list import OpList
 from keras_saq.export.lowering.ties import away_from_ties
 from keras_saq.export.lowering.ties import table_distance
 from keras_saq.export.pending import Pending
-from keras_saq.export.program import Op
-from keras_saq.export.program import Tensor
 from keras_saq.layers.batch_normalization import LONE_CODE
 from keras_saq.layers.storage import PACKED_BITS
 
@@ -18,80 +16,23 @@ IN_FLOAT = "is computed in float"
 MAY_DIFFER = "a code may differ from the reference's by 1 step"
 
 
-class Builder:
-    """Ops in order, unique names, and the islands so far.
+class Builder(OpList):
+    """The ops so far, on grids or in float, and the islands.
 
     Args:
         graph: the `Graph` that is lowered.
         storage: `"exact"`, `"small"` or `"int8"`, see `export_litert`.
 
     Attributes:
-        ops: list of `Op`.
         islands: list of `(path, reason)`.
     """
 
     def __init__(self, graph, storage="exact"):
+        super().__init__()
         self.graph = graph
-        self.ops = []
         self.islands = []
         self.storage = storage
-        self._names = set()
         self._dequantized = {}
-        self._makers = {}
-
-    # --- Tensors and ops
-
-    def tensor(self, name, shape, scale=None, zero_point=0, **kwargs):
-        """A new tensor; its name gets a number where it is taken."""
-        if None in shape:
-            raise ValueError(
-                f"The tensor '{name}' has no static shape: {shape}. Build the "
-                "model with a fixed input size to export it."
-            )
-        shape = tuple(int(n) for n in shape)
-        return Tensor(
-            self._unique(name), shape, scale, int(zero_point), **kwargs
-        )
-
-    def constant(self, name, data, scale=None, **kwargs):
-        data = np.asarray(data)
-        name = self._unique(name)
-        return Tensor(
-            name, data.shape, scale, data=data, is_static=True, **kwargs
-        )
-
-    def like(self, tensor, name, shape):
-        """A tensor of another shape on the same grid."""
-        return self.tensor(
-            name,
-            shape,
-            tensor.scale,
-            tensor.zero_point,
-            is_unsigned=tensor.is_unsigned,
-            is_index=tensor.is_index,
-            is_exact=tensor.is_exact,
-        )
-
-    def emit(self, kind, inputs, output, path, options=None, **kwargs):
-        return self.append(
-            Op(kind, inputs, output, path=path, options=options or {}, **kwargs)
-        )
-
-    def append(self, op):
-        """Adds an op; returns its output."""
-        if op.output.is_float:
-            op.output.is_exact = KERNELS[op.kind].is_exact and all(
-                t.is_exact for t in op.inputs
-            )
-        elif any(not t.is_exact for t in op.inputs):
-            op.max_steps = 1
-        self.ops.append(op)
-        self._makers[id(op.output)] = op
-        return op.output
-
-    def maker(self, tensor):
-        """The op that makes a tensor, or `None`."""
-        return self._makers.get(id(tensor))
 
     def compute(self, kind, inputs, path, shape=None, options=None, **kwargs):
         """A float kernel; integer inputs are dequantized first."""
@@ -100,36 +41,6 @@ class Builder:
             shape = np.broadcast_shapes(*(t.shape for t in inputs))
         output = self.tensor(f"{path}/{kind}", shape)
         return self.emit(kind, inputs, output, path, options, **kwargs)
-
-    def _unique(self, name):
-        unique, number = name, 1
-        while unique in self._names:
-            unique, number = f"{name}_{number}", number + 1
-        self._names.add(unique)
-        return unique
-
-    # --- Moves
-
-    def move(self, kind, source, shape, path, options=None):
-        output = self.like(source, path, shape)
-        return self.emit(kind, [source], output, path, options)
-
-    def reshape(self, source, shape, path):
-        shape = tuple(shape)
-        if source.shape == shape:
-            return source
-        output = self.move("reshape", source, shape, path)
-        elements = source.rows * np.prod(source.shape, dtype=int)
-        output.rows = int(elements // np.prod(shape, dtype=int))
-        return output
-
-    def transpose(self, source, axes, path):
-        """Axes count the batch axis, which stays the first."""
-        if list(axes) == list(range(len(axes))):
-            return source
-        shape = [source.shape[a - 1] for a in axes[1:]]
-        options = {"axes": tuple(int(a) for a in axes)}
-        return self.move("transpose", source, shape, path, options)
 
     # --- Scales
 
@@ -315,10 +226,18 @@ class Builder:
                 source.activation = activation
                 return source
             source = self.in_float(source, path)
-        if not source.is_float:
-            pending = self.identity(source, path)
-            pending.activation = activation
-            return pending
+        if source.is_float:
+            return self._float_relu(source, activation, path)
+        pending = self.identity(source, path)
+        pending.activation = activation
+        # Where no integers are wanted.
+        pending.what = activation
+        pending.build = lambda builder, _: builder._float_relu(
+            source, activation, path
+        )
+        return pending
+
+    def _float_relu(self, source, activation, path):
         source = self.compute("relu", [source], path)
         if activation == "relu6":
             six = self.constant(f"{path}/six", np.full(1, 6.0, np.float32))

@@ -101,6 +101,8 @@ def _operands(builder, site, inputs):
         elif argument is not None:
             value = ops.convert_to_numpy(argument).astype(np.float32)
             value = value.reshape(value.shape or (1,))
+            if value.ndim > 1 and value.shape[0] == 1:
+                value = value[0]  # the batch axis
             operands.append(builder.constant(f"{site.path}/constant", value))
     return operands
 

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_saq.export.lowering.weighted import packed_bits
+from keras_saq.export.lowering.dense import packed_bits
 from keras_saq.layers import Quantized
 
 

@@ -1,7 +1,10 @@
 """Layers that move, repeat or leave out elements: they keep the grid."""
 
+import keras
 import numpy as np
 from keras import layers
+from keras import ops
+from keras import tree
 
 from keras_saq.export.pending import Pending
 from keras_saq.layers import kinds
@@ -58,11 +61,46 @@ def permute_obstacle(site):
     return None
 
 
+def pad_obstacle(site):
+    if kinds.operation_name(site.operation) != "Pad":
+        return None
+    operation = getattr(site.operation, "operation", site.operation)
+    if operation.mode != "constant" or _padding_value(site) not in (
+        0.0,
+        -np.inf,
+    ):
+        return "it pads with other values than zero"
+    if len(operation.pad_width) == 1 or any(operation.pad_width[0]):
+        return "it pads the batch axis"
+    return None
+
+
+def _padding_value(site):
+    values = [*site.call.args[1:], *site.call.kwargs.values()]
+    return float((values or [None])[-1] or 0.0)
+
+
 def lower_pad(builder, site, inputs):
+    """Zeros around a tensor.
+
+    Before a maximum people pad with minus infinity; zeros do the same where
+    no element is negative.
+    """
     (source,) = inputs
-    padding = site.operation.padding
-    if isinstance(site.operation, layers.ZeroPadding1D):
-        padding = (padding,)
+    if not isinstance(site.operation, PADS) and _padding_value(site) < 0:
+        if source.is_float or not source.is_unsigned:
+            raise ValueError(
+                f"'{site.path}' pads numbers of both signs with minus "
+                "infinity, which has no code. Pad in the MaxPooling2D layer "
+                "instead, with padding='same'."
+            )
+    operation = getattr(site.operation, "operation", site.operation)
+    if kinds.operation_name(operation):
+        padding = operation.pad_width[1:]
+    elif isinstance(operation, layers.ZeroPadding1D):
+        padding = (operation.padding,)
+    else:
+        padding = operation.padding
     options = {"padding": tuple(tuple(pair) for pair in padding)}
     return builder.move("pad", source, shape_of(site), site.path, options)
 
@@ -74,6 +112,74 @@ def lower_crop(builder, site, inputs):
         cropping = (cropping,)
     options = {"begin": (*(before for before, _ in cropping), 0)}
     return builder.move("slice", source, shape_of(site), site.path, options)
+
+
+def item_obstacle(site):
+    keys = _keys(site)
+    if keys is None or keys[0] != slice(None):
+        return "only slices along the axes of a sample have a kernel here"
+    return None
+
+
+def _keys(site):
+    """The key of `x[key]`, one entry per axis; `None` if it is another."""
+    arguments = [*site.call.args[1:], *site.call.kwargs.values()]
+    key = arguments[-1] if arguments else None
+    key = list(key) if isinstance(key, (tuple, list)) else [key]
+    rank = len(site.inputs[0].shape)
+    if Ellipsis in key:
+        place = key.index(Ellipsis)
+        key[place : place + 1] = [slice(None)] * (rank - len(key) + 1)
+    key += [slice(None)] * (rank - len(key))
+    for entry in key:
+        is_plain = isinstance(entry, slice) and entry.step in (None, 1)
+        if not (is_plain or isinstance(entry, int)):
+            return None
+    return key
+
+
+def lower_item(builder, site, inputs):
+    """`x[:, a:b, c]`: a slice, and a reshape where an axis goes."""
+    (source,) = inputs
+    begin, shape = [], []
+    for size, entry in zip(source.shape, _keys(site)[1:]):
+        if isinstance(entry, int):
+            entry = slice(entry % size, entry % size + 1)
+        first, end, _ = entry.indices(size)
+        begin.append(first)
+        shape.append(end - first)
+    if tuple(shape) != source.shape:
+        options = {"begin": tuple(begin)}
+        source = builder.move("slice", source, shape, site.path, options)
+    return builder.reshape(source, shape_of(site), site.path)
+
+
+def flip_obstacle(site):
+    axis = _flipped(site)
+    if len(axis) != 1 or axis[0] == 0:
+        return "it reverses other axes than one of a sample"
+    return None
+
+
+def _flipped(site):
+    operation = getattr(site.operation, "operation", site.operation)
+    rank = len(site.inputs[0].shape)
+    axis = range(rank) if operation.axis is None else operation.axis
+    axis = [axis] if isinstance(axis, int) else axis
+    return [a % rank for a in axis]
+
+
+def lower_flip(builder, site, inputs):
+    """Slices, joined in the other order; the steps of a Bidirectional."""
+    (source,) = inputs
+    (axis,) = _flipped(site)
+    parts = []
+    for i in reversed(range(source.shape[axis - 1])):
+        begin, shape = [0] * len(source.shape), list(source.shape)
+        begin[axis - 1], shape[axis - 1] = i, 1
+        options = {"begin": tuple(begin)}
+        parts.append(builder.move("slice", source, shape, site.path, options))
+    return join(builder, parts, axis, site.path)
 
 
 def lower_upsampling(builder, site, inputs):
@@ -120,11 +226,65 @@ def _joined(builder, parts, axis, path):
     return builder.emit("concatenate", parts, output, path, {"axis": axis})
 
 
+def _arguments(site):
+    """Tensors and constants that are joined."""
+    return tree.flatten(site.call.args[0])
+
+
+def concatenate_obstacle(site):
+    if kinds.operation_name(site.operation) == "Stack":
+        return "it makes a new axis; reshape its inputs and concatenate them"
+    if len(site.inputs) < len(_arguments(site)) and len(site.inputs) > 1:
+        return "it joins several tensors and constants"
+    return None
+
+
+def _beside_constants(builder, site, source, axis):
+    """A tensor beside constants, such as the class token of a transformer.
+
+    In float, and exactly: the tensor between zeros, plus the constants.
+    """
+    path, before, after, constants = site.path, 0, 0, []
+    is_behind = False
+    for argument in _arguments(site):
+        if isinstance(argument, keras.KerasTensor):
+            is_behind = True
+            constants.append(np.zeros((1, *source.shape), np.float32))
+            continue
+        value = ops.convert_to_numpy(argument).astype(np.float32)
+        constants.append(value[:1])
+        if is_behind:
+            after += value.shape[axis]
+        else:
+            before += value.shape[axis]
+    constants = np.concatenate(constants, axis)[0]
+
+    def build(builder, inputs):
+        x = builder.in_float(inputs[0], path)
+        padding = [(0, 0)] * (axis - 1) + [(before, after)]
+        x = builder.move(
+            "pad", x, constants.shape, path, {"padding": tuple(padding)}
+        )
+        constant = builder.constant(f"{path}/constants", constants)
+        return builder.compute("add", [x, constant], path)
+
+    return Pending(
+        "float",
+        [builder.plain(source, path)],
+        constants.shape,
+        path,
+        build=build,
+        what="'concatenate' with constants",
+    )
+
+
 def lower_concatenate(builder, site, inputs):
     """Parts on the grid of the layer's output, or of floats."""
     layer, path = site.operation, site.path
     axis = getattr(layer, "operation", layer).axis
     axis %= len(site.outputs[0].shape)
+    if len(site.inputs) < len(_arguments(site)):
+        return _beside_constants(builder, site, inputs[0], axis)
     quantizer = getattr(layer, "output_quantizer", None)
     if quantizer is None:
         grids = {

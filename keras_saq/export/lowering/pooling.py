@@ -15,14 +15,12 @@ GLOBAL_MAXIMA = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D)
 MAXIMA = (layers.MaxPooling1D, layers.MaxPooling2D)
 
 
-def average_obstacle(layer, shape):
-    """Why an average has no exact kernel, or `None`."""
+def _reaches_beyond(layer, shape):
+    """Whether some window has elements beyond the border, which count not."""
     if layer.padding == "valid":
-        return None
+        return False
     sizes = zip(shape, layer.pool_size, layer.strides)
-    if all(size % n == 0 and n == stride for size, n, stride in sizes):
-        return None  # no window reaches beyond the border
-    return "padding='same' averages fewer elements at the border"
+    return any(size % n or n != stride for size, n, stride in sizes)
 
 
 def lower_global_average(builder, site, inputs):
@@ -36,6 +34,32 @@ def lower_global_average(builder, site, inputs):
             "keep_dims": site.operation.keepdims,
             "axes": tuple(range(1, len(source.shape))),
         },
+        what="an average" if source.is_float else "",
+    )
+
+
+def mean_obstacle(site):
+    axes = _mean_axes(site)
+    return "it averages over the batch" if 0 in axes else None
+
+
+def _mean_axes(site):
+    operation = getattr(site.operation, "operation", site.operation)
+    rank = len(site.inputs[0].shape)
+    axes = range(rank) if operation.axis is None else operation.axis
+    return tuple(sorted(axis % rank for axis in axes))
+
+
+def lower_mean(builder, site, inputs):
+    """`keras.ops.mean`, over any axes of a sample."""
+    (source,) = inputs
+    operation = getattr(site.operation, "operation", site.operation)
+    return Pending(
+        "mean",
+        [source],
+        _shape(site),
+        site.path,
+        options={"keep_dims": operation.keepdims, "axes": _mean_axes(site)},
         what="an average" if source.is_float else "",
     )
 
@@ -61,6 +85,8 @@ def lower_average(builder, site, inputs):
             what="an average" if source.is_float else "",
         )
     image, window, strides = _as_image(builder, layer, source, path)
+    if _reaches_beyond(layer, source.shape):
+        return _average_at_borders(site, image, window, strides)
     channels = source.shape[-1]
     zeros = np.zeros(channels, np.float32)
     return Pending(
@@ -77,6 +103,27 @@ def lower_average(builder, site, inputs):
         options=window_options(strides),
         made=_image_shape(_shape(site)),
         what="an average" if source.is_float else "",
+    )
+
+
+def _average_at_borders(site, image, window, strides):
+    """In float: fewer elements count at the border."""
+    options = window_options(strides, "same") | {"window": window}
+    made = _image_shape(_shape(site))
+
+    def build(builder, inputs):
+        x = builder.compute(
+            "float_average_pool", inputs, site.path, made, options
+        )
+        return builder.reshape(x, _shape(site), site.path)
+
+    return Pending(
+        "float",
+        [image],
+        _shape(site),
+        site.path,
+        build=build,
+        what="an average with fewer elements at the border",
     )
 
 

@@ -10,6 +10,8 @@ import keras
 from keras import layers
 
 from keras_saq.export.lowering import activations
+from keras_saq.export.lowering import custom
+from keras_saq.export.lowering import einsum
 from keras_saq.export.lowering import elementwise
 from keras_saq.export.lowering import lookup
 from keras_saq.export.lowering import moves
@@ -107,7 +109,7 @@ def _weighted_obstacle(site):
         if activations.of_function(activation) is None:
             return "no integer or float kernel is known for its activation"
     if isinstance(layer, layers.EinsumDense):
-        obstacle = weighted.einsum_obstacle(layer, len(site.inputs[0].shape))
+        obstacle = einsum.obstacle(layer, len(site.inputs[0].shape))
         if obstacle is not None:
             return obstacle
     if isinstance(layer, (layers.Conv1DTranspose, layers.Conv2DTranspose)):
@@ -145,10 +147,6 @@ def _layer_norm_obstacle(site):
     )
 
 
-def _average_obstacle(site):
-    return pooling.average_obstacle(site.operation, site.inputs[0].shape[1:])
-
-
 def _softmax_obstacle(site):
     if len(site.inputs) > 1 or _has_mask(site):
         return "its mask is no part of a file"
@@ -180,12 +178,6 @@ def _upsampling_obstacle(site):
     return None
 
 
-def _concatenate_obstacle(site):
-    if kinds.operation_name(site.operation) == "Stack":
-        return "it makes a new axis; reshape its inputs and concatenate them"
-    return None
-
-
 _IS_SOFTMAX = _either(layers.Softmax, ("Softmax",))
 
 RULES = (
@@ -206,18 +198,14 @@ RULES = (
     Rule(
         kinds.is_concatenate,
         moves.lower_concatenate,
-        _concatenate_obstacle,
+        moves.concatenate_obstacle,
         fuses=True,
     ),
     Rule(
         _classes(*pooling.GLOBAL_AVERAGES),
         pooling.lower_global_average,
     ),
-    Rule(
-        _classes(*pooling.AVERAGES),
-        pooling.lower_average,
-        _average_obstacle,
-    ),
+    Rule(_classes(*pooling.AVERAGES), pooling.lower_average),
     Rule(_classes(*pooling.GLOBAL_MAXIMA), pooling.lower_global_max),
     Rule(_classes(*pooling.MAXIMA), pooling.lower_max),
     Rule(
@@ -228,7 +216,10 @@ RULES = (
         moves.lower_permute,
         moves.permute_obstacle,
     ),
-    Rule(_classes(*moves.PADS), moves.lower_pad),
+    Rule(_either(moves.PADS, ("Pad",)), moves.lower_pad, moves.pad_obstacle),
+    Rule(_operations("GetItem"), moves.lower_item, moves.item_obstacle),
+    Rule(_operations("Flip"), moves.lower_flip, moves.flip_obstacle),
+    Rule(_operations("Mean"), pooling.lower_mean, pooling.mean_obstacle),
     Rule(_classes(*moves.CROPS), moves.lower_crop),
     Rule(
         _classes(*moves.UPSAMPLINGS),
@@ -246,12 +237,25 @@ RULES = (
     Rule(_classes(*elementwise.AFFINE_LAYERS), elementwise.lower_affine),
     Rule(_classes(layers.Embedding), lookup.lower, lookup.obstacle),
     Rule(_classes(*recurrent.LAYERS), recurrent.lower, recurrent.obstacle),
+    Rule(
+        custom.matches,
+        custom.lower(lambda *args: lower_site(*args)),
+        custom.obstacle(lambda site: why_not(site)),
+    ),
 )
 
 
 def rule_for(operation):
     """The rule of a layer or operation, or `None`."""
     return next((rule for rule in RULES if rule.matches(operation)), None)
+
+
+def lower_site(builder, site, inputs):
+    """What a site makes, but for the quantizers of its layer."""
+    rule = rule_for(site.operation)
+    if not rule.fuses:
+        inputs = [builder.plain(value, site.path) for value in inputs]
+    return rule.lower(builder, site, inputs)
 
 
 def why_not(site):
