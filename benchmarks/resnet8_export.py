@@ -145,9 +145,34 @@ def main(argv):
         )
         print(json.dumps(rows[-1]), flush=True)
         paths.append(path)
-    for row in rows:
-        row["ratio"] = row["bytes"] / reference.stat().st_size
+    latency = keras_saq.benchmark_litert(paths, rounds=200)
+    for row, file in zip(rows, latency.files):
+        row["bytes_ratio"] = row["bytes"] / reference.stat().st_size
+        row["median_ms"], row["latency_ratio"] = file.median_ms, file.ratio
     (folder / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
+    print_table(rows)
+
+
+def print_table(rows):
+    print(
+        "| file | top-1 | top-1 of `predict` | bytes | / reference | median ms "
+        "| latency / reference | = code-domain reference | largest difference "
+        "from `predict` | equal outputs | top-1 agreement |"
+    )
+    print("| --- " * 11 + "|")
+    for row in rows:
+        cells = [row["file"], f"{row['top1']:.2%}", "", f"{row['bytes']:,}"]
+        cells += [f"{row['bytes_ratio']:.3f}", f"{row['median_ms']:.3f}"]
+        cells += [f"{row['latency_ratio']:.2f}", "", "", "", ""]
+        if "keras_top1" in row:
+            cells[2] = f"{row['keras_top1']:.2%}"
+            cells[7:] = (
+                "every output" if row["equals_reference"] else "NO",
+                f"{row['max_steps']:.0f} steps",
+                f"{row['exact']:.2%}",
+                f"{row['top1_agreement']:.2%}",
+            )
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
