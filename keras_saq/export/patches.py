@@ -202,7 +202,10 @@ def _packed_bits(op):
     if len(strides) > 1 or (strides != {1} and options["dilation"] != (1, 1)):
         return None
     largest = int(np.abs(codes).max(initial=0))
-    return next((b for b in (2, 4) if largest < 2 ** (b - 1)), None)
+    depth = codes[0].size
+    # XNNPACK takes rows of whole bytes only.
+    fitting = (b for b in (2, 4) if largest < 2 ** (b - 1))
+    return next((b for b in fitting if depth * b % 8 == 0), None)
 
 
 def _padding(size, kernel, dilation, stride, mode):

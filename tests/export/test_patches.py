@@ -80,6 +80,18 @@ def test_a_strided_1x1_convolution_is_one_slice():
     np.testing.assert_array_equal(actual, reference.run(program, [x])[0])
 
 
+@pytest.mark.parametrize("channels, bits", [(20, 2), (22, 4), (21, None)])
+def test_rows_of_codes_are_whole_bytes(channels, bits):
+    program = convolution(3, 1, "same", 1, 2, channels)
+    packed = with_packed_convolutions(program)
+    if bits is None:
+        assert packed.ops == program.ops
+        return
+    assert packed.ops[-1].weights.num_bits == bits
+    with IsolatedFile(to_bytes(packed)) as file:
+        assert not file.undelegated
+
+
 def test_what_stays_a_convolution():
     wide = convolution(3, 1, "same", 1, 8)
     small = convolution(3, 1, "same", 1, 4, channels=2)
