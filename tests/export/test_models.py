@@ -134,6 +134,28 @@ class Scaled(layers.Layer):
 
 
 @in_float
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_over_another_sequence_and_causal(is_causal, tmp_path):
+    def network(x):
+        attention = layers.MultiHeadAttention(2, 6, value_dim=5, dropout=0.1)
+        if is_causal:
+            x = attention(x, x, use_causal_mask=True)
+        else:
+            x = attention(x, layers.Dense(8)(x[:, :4]))
+        return layers.Dense(3)(x)
+
+    x = data((7, 8))
+    q, report, parity = exported(model_of(network, (7, 8)), "w4a8", x, tmp_path)
+    assert parity.within_bounds and parity.max_lsb <= 1
+    assert report.operators["BATCH_MATMUL"] == 2 and not parity.undelegated
+    assert [r for _, r in report.islands if "softmax" in r]
+    changed = np.concatenate([x[:, :-1], -x[:, -1:]], axis=1)
+    other = keras_saq.verify_litert(tmp_path / "m.tflite", q, changed)
+    same = (other.outputs[0] == parity.outputs[0]).all(axis=(0, 2))
+    assert same[0] and not same[-1]
+
+
+@in_float
 def test_custom_layers_and_averages_at_borders(tmp_path):
     def network(x):
         x = Scaled()(layers.Conv2D(8, 3)(x))

@@ -15,6 +15,8 @@ from keras_saq.export.pending import Pending
 from keras_saq.layers import kinds
 
 _functions = keras.activations
+# Its exponential is zero beside any other score.
+_FAR_BELOW = -1e9
 
 
 def _simple(kind):
@@ -177,6 +179,29 @@ def lower(builder, site, source):
     """The pending result of a layer or operation that is a function."""
     name, compute = find(site.operation)
     return _pending(builder, name, compute, source, site.path)
+
+
+def mask_of(site):
+    """The mask of a softmax: an array, `None`, or a tensor that is computed."""
+    others = [*site.call.args[1:], *site.call.kwargs.values()]
+    masks = [value for value in others if not isinstance(value, bool)]
+    return next((value for value in masks if value is not None), None)
+
+
+def lower_softmax(builder, site, source):
+    """With a constant mask, such as a causal one: a number far below zero."""
+    _, compute = find(site.operation)
+    mask, path = mask_of(site), site.path
+
+    def masked(builder, x, path):
+        if mask is not None:
+            values = keras.ops.convert_to_numpy(mask).astype(bool)[0]
+            values = np.where(values, 0.0, _FAR_BELOW).astype(np.float32)
+            values = builder.constant(f"{path}/mask", values)
+            x = builder.compute("add", [x, values], path)
+        return compute(builder, x, path)
+
+    return _pending(builder, "softmax", masked, source, path)
 
 
 def lower_function(builder, site, source):

@@ -72,6 +72,10 @@ def _activation(builder, site, inputs):
     return activations.lower(builder, site, inputs[0])
 
 
+def _softmax(builder, site, inputs):
+    return activations.lower_softmax(builder, site, inputs[0])
+
+
 def _is_passed(operation):
     if isinstance(operation, layers.Activation):
         return kinds.activation_of(operation) == "linear"
@@ -148,8 +152,11 @@ def _layer_norm_obstacle(site):
 
 
 def _softmax_obstacle(site):
-    if len(site.inputs) > 1 or _has_mask(site):
-        return "its mask is no part of a file"
+    mask = activations.mask_of(site)
+    if len(site.inputs) > 1 or isinstance(mask, keras.KerasTensor):
+        return "its mask is computed; only constant masks have a kernel"
+    if mask is not None and mask.shape[0] != 1:
+        return "its mask has a batch axis"
     rank = len(site.inputs[0].shape)
     axis = getattr(
         getattr(site.operation, "operation", site.operation), "axis", -1
@@ -158,14 +165,6 @@ def _softmax_obstacle(site):
     if [a % rank for a in axes] != [rank - 1]:
         return "it is not computed over the last axis"
     return None
-
-
-def _has_mask(site):
-    return any(
-        value is not None
-        for value in [*site.call.args[1:], *site.call.kwargs.values()]
-        if not isinstance(value, bool)
-    )
 
 
 def _upsampling_obstacle(site):
@@ -227,7 +226,7 @@ RULES = (
         _upsampling_obstacle,
     ),
     Rule(kinds.is_product, products.lower, products.obstacle),
-    Rule(_IS_SOFTMAX, _activation, _softmax_obstacle),
+    Rule(_IS_SOFTMAX, _softmax, _softmax_obstacle),
     Rule(_is_activation, _activation),
     Rule(
         _classes(*normalization.FLOAT_LAYERS),

@@ -50,7 +50,7 @@ def away_from_ties(source, computed, result, scale):
             return None
         arrays = []
         for tensor in op.inputs:
-            if tensor.is_constant:
+            if tensor.is_constant and tensor.data.size == 1:
                 arrays.append(np.float32(tensor.data))
             elif id(tensor) in values:
                 arrays.append(values[id(tensor)])
