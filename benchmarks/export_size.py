@@ -143,7 +143,7 @@ def main(argv):
 def print_table(rows, paths, exact):
     print(
         "| file | bytes | / float | / int8 | median ms | latency / int8 "
-        "(10 % to 90 %) | quiet ms / int8 | peak MiB | not delegated | "
+        "(10 % to 90 %) | processor time / int8 | peak MiB | not delegated | "
         "= reference |"
     )
     print("| --- " * 10 + "|")
@@ -157,8 +157,7 @@ def print_table(rows, paths, exact):
             f"{row.file_bytes / rows['int8'].file_bytes:.3f}",
             f"{row.median_ms:.3f}",
             f"{row.ratio:.3f} ({row.ratio_low:.3f} to {row.ratio_high:.3f})",
-            # The tenth of the rounds in which nothing else ran.
-            f"{row.low_ms / rows['int8'].low_ms:.3f}",
+            f"{row.cpu_ratio:.3f}",
             f"{row.peak_bytes / 2**20:.1f}",
             ", ".join(missing) or "nothing",
             {True: "yes", False: "NO", None: ""}[exact.get(name)],

@@ -149,6 +149,7 @@ def main(argv):
     for row, file in zip(rows, latency.files):
         row["bytes_ratio"] = row["bytes"] / reference.stat().st_size
         row["median_ms"], row["latency_ratio"] = file.median_ms, file.ratio
+        row["cpu_ratio"] = file.cpu_ratio
     (folder / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
     print_table(rows)
 
@@ -156,17 +157,18 @@ def main(argv):
 def print_table(rows):
     print(
         "| file | top-1 | top-1 of `predict` | bytes | / reference | median ms "
-        "| latency / reference | = code-domain reference | largest difference "
-        "from `predict` | equal outputs | top-1 agreement |"
+        "| latency / reference | processor time / reference "
+        "| = code-domain reference | largest difference from `predict` | equal outputs | top-1 agreement |"
     )
-    print("| --- " * 11 + "|")
+    print("| --- " * 12 + "|")
     for row in rows:
         cells = [row["file"], f"{row['top1']:.2%}", "", f"{row['bytes']:,}"]
         cells += [f"{row['bytes_ratio']:.3f}", f"{row['median_ms']:.3f}"]
-        cells += [f"{row['latency_ratio']:.2f}", "", "", "", ""]
+        cells += [f"{row['latency_ratio']:.2f}", f"{row['cpu_ratio']:.2f}"]
+        cells += [""] * 4
         if "keras_top1" in row:
             cells[2] = f"{row['keras_top1']:.2%}"
-            cells[7:] = (
+            cells[8:] = (
                 "every output" if row["equals_reference"] else "NO",
                 f"{row['max_steps']:.0f} steps",
                 f"{row['exact']:.2%}",

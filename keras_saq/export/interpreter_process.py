@@ -68,7 +68,11 @@ class Files:
         return {}, [interpreter.get_tensor(d["index"]) for d in outputs]
 
     def _time(self, arrays, num_threads, delegate, rounds, warmup):
-        """Seconds of each file in each round; the files take turns."""
+        """Seconds of each file in each round; the files take turns.
+
+        Of the clock, and of the processor, which other programs that run
+        beside it change less.
+        """
         loaded = []
         for content in arrays:
             interpreter = _load(content.tobytes(), num_threads, delegate)
@@ -78,14 +82,14 @@ class Files:
         # Repetitions so that a turn takes a millisecond at least.
         repeats = []
         for interpreter in loaded:
-            seconds = [_seconds(interpreter, 1) for _ in range(warmup)]
+            seconds = [_seconds(interpreter, 1)[0] for _ in range(warmup)]
             repeats.append(max(1, round(1e-3 / statistics.median(seconds))))
-        times = np.empty((len(loaded), rounds))
+        times = np.empty((2, len(loaded), rounds))
         for turn in range(rounds):
             # Each round in another order: none always follows the largest.
             for i in np.random.default_rng(turn).permutation(len(loaded)):
-                times[i, turn] = _seconds(loaded[i], repeats[i])
-        return {}, [times]
+                times[:, i, turn] = _seconds(loaded[i], repeats[i])
+        return {}, list(times)
 
     def _memory(self, arrays, num_threads, delegate):
         """Bytes by which loading and running a file raise the peak."""
@@ -156,10 +160,12 @@ def _random_inputs(interpreter):
 
 
 def _seconds(interpreter, repeats):
-    start = time.perf_counter()
+    """Seconds of one inference, of the clock and of the processor."""
+    start, start_cpu = time.perf_counter(), time.process_time()
     for _ in range(repeats):
         interpreter.invoke()
-    return (time.perf_counter() - start) / repeats
+    end_cpu, end = time.process_time(), time.perf_counter()
+    return (end - start) / repeats, (end_cpu - start_cpu) / repeats
 
 
 def _peak_bytes():

@@ -25,6 +25,9 @@ class FileLatency:
             round.
         ratio_low: the ratio that a tenth of the rounds are below.
         ratio_high: the ratio that a tenth of the rounds are above.
+        cpu_ms: median time of the processor, all threads together.
+        cpu_ratio: as `ratio`, of processor time. Where other programs run
+            beside it, this is the steadier one.
         peak_bytes: by how much loading and running it raise the memory of a
             process that does nothing else.
     """
@@ -37,6 +40,8 @@ class FileLatency:
     ratio: float
     ratio_low: float
     ratio_high: float
+    cpu_ms: float
+    cpu_ratio: float
     peak_bytes: int
 
 
@@ -73,13 +78,14 @@ class LatencyReport:
                 f"{f.low_ms:.3f} to {f.high_ms:.3f}",
                 f"{f.ratio:.3f}",
                 f"{f.ratio_low:.3f} to {f.ratio_high:.3f}",
+                f"{f.cpu_ratio:.3f}",
                 f"{f.peak_bytes / 2**20:.1f}",
             )
             for f in self.files
         ]
         header = (
             *("file", "bytes", "median ms", "10 % to 90 %"),
-            *("ratio", "10 % to 90 %", "peak MiB"),
+            *("ratio", "10 % to 90 %", "cpu ratio", "peak MiB"),
         )
         plural = "" if self.num_threads == 1 else "s"
         threads = f"{self.num_threads} thread{plural}"
@@ -151,11 +157,13 @@ def benchmark_litert(
         except FileError as error:
             raise ValueError(f"'{path}' cannot be run: {error}") from error
         peaks.append(header["bytes"])
-    _, (seconds,) = _ask(
+    _, (seconds, cpu) = _ask(
         "time", contents, **options, rounds=rounds, warmup=warmup
     )
     files = []
-    for path, content, peak, times in zip(paths, contents, peaks, seconds):
+    for path, content, peak, times, cpu_times in zip(
+        paths, contents, peaks, seconds, cpu
+    ):
         low, median, high = np.percentile(times * 1e3, (10, 50, 90))
         ratios = np.percentile(times / seconds[0], (10, 50, 90))
         files.append(
@@ -166,6 +174,8 @@ def benchmark_litert(
                 float(low),
                 float(high),
                 *(float(ratios[i]) for i in (1, 0, 2)),
+                float(np.median(cpu_times) * 1e3),
+                float(np.median(cpu_times / cpu[0])),
                 peak,
             )
         )
