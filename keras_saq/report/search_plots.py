@@ -34,7 +34,7 @@ def plot_bits(policy, path):
         layer, what = name.rsplit(" ", 1)
         layers.setdefault(layer, {})[what] = bits
     pyplot = require_matplotlib()
-    width = min(max(4.0, 0.42 * len(layers) + 1.5), 24.0)
+    width = min(max(5.0, 0.42 * len(layers) + 1.5), 24.0)
     figure, axes = pyplot.subplots(figsize=(width, 3.8), layout="constrained")
     places = np.arange(len(layers))
     for shift, what, color in (
@@ -47,7 +47,7 @@ def plot_bits(policy, path):
     axes.set_ylabel("bits")
     axes.set_yticks(range(0, 1 + max(found["bits"].values())))
     axes.set_title(
-        f"{found['method']}: {_cost_text(found)}", fontsize=10, loc="left"
+        f"{found['method']}\n{_cost_text(found)}", fontsize=9, loc="left"
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
@@ -75,7 +75,7 @@ def plot_front(points, path, cost="bops"):
     y = np.array([100 * point.accuracy for point in points])
     best = pareto(x, y)
     figure, axes = pyplot.subplots(figsize=(5.4, 3.8), layout="constrained")
-    axes.plot(x[best], y[best], "o-", color=_WEIGHTS, label="best so far")
+    axes.plot(x[best], y[best], "o-", color=_WEIGHTS, label="Pareto front")
     rest = np.setdiff1d(np.arange(len(x)), best)
     if len(rest):
         axes.plot(x[rest], y[rest], "o", color=_GRAY, label="dominated")
@@ -167,4 +167,4 @@ def _cost_text(found):
         label, unit = _UNITS[name]
         value = found["cost"][name] / unit
         parts.append(f"{label} {value:.4g} of {limit / unit:.4g}")
-    return ", ".join(parts)
+    return "\n".join(parts)

@@ -1,4 +1,9 @@
-"""What the LiteRT format adds to the bytes of weights, scales and biases."""
+"""What the LiteRT format adds to the bytes of weights, scales and biases.
+
+An estimate, fitted to files that `export_litert` wrote: of small networks, of
+ResNet-20 and of MobileNetV2 it is within 1000 bytes of, or 2 % of the whole
+file, whichever is more. It does not depend on the bits.
+"""
 
 import math
 
@@ -7,14 +12,15 @@ from keras_saq.layers.weights import is_weighted
 from keras_saq.layers.weights import weight
 from keras_saq.layers.weights import weight_axes
 
-# Of a weight's channel: two int64 zero points, and the scale of its bias.
-_PER_CHANNEL = 20
-_PER_OPERATOR = 660
-_PER_FILE = 1400
+# The scale of a channel's bias.
+_PER_CHANNEL = 4
+# Names, shapes and options of an operator and its tensors.
+_PER_OPERATOR = 255
+_PER_FILE = 1600
 
 
 def file_overhead(space):
-    """Bytes of a file beside `stored_bytes`, an estimate."""
+    """Bytes of a file beside `stored_bytes`."""
     size = _PER_FILE
     for site in space.plan.graph.sites:
         operation = site.operation
@@ -25,5 +31,5 @@ def file_overhead(space):
                 channels = math.prod(shape[axis] for axis in axes)
                 size += _PER_CHANNEL * channels
         elif not (kinds.is_batch_norm(operation) or kinds.is_relu(operation)):
-            size += _PER_OPERATOR // 2
+            size += _PER_OPERATOR
     return size

@@ -67,8 +67,8 @@ def train(search, supernet, with_margin, sample):
     for choice in supernet.choices:
         choice.trainable = not sample
     supernet.start_at([] if sample else search.limits)
-    margin = _margin(search, supernet) if with_margin else None
-    model = _compiled(
+    margin = make_margin(search, supernet) if with_margin else None
+    model = compiled(
         search, supernet, search.limits, search.epochs, margin, sample
     )
     probabilities = ProbabilityHistory(supernet, search.log_dir)
@@ -107,7 +107,7 @@ def train_logits(search, supernet, limits, epochs):
     """
     supernet.start_at(limits)
     supernet.clock.progress.assign(0.0)
-    margin = _margin(search, supernet) if search.method == "seam" else None
+    margin = make_margin(search, supernet) if search.method == "seam" else None
     trainable = [
         (part, part.trainable) for part in supernet.model._flatten_layers()
     ]
@@ -115,7 +115,7 @@ def train_logits(search, supernet, limits, epochs):
     for choice in supernet.choices:
         choice.trainable = True
     try:
-        model = _compiled(search, supernet, limits, epochs, margin, False)
+        model = compiled(search, supernet, limits, epochs, margin, False)
         model.fit(
             search.batches(),
             epochs=epochs,
@@ -127,7 +127,7 @@ def train_logits(search, supernet, limits, epochs):
             part.trainable = value
 
 
-def _compiled(search, supernet, limits, epochs, margin, sample):
+def compiled(search, supernet, limits, epochs, margin, sample):
     """The trainer of a supernet."""
     num_steps = max(epochs * search.batches().num_batches, 1)
     if search.rho and not sample:
@@ -159,7 +159,7 @@ def _metrics(search):
     return [] if search.proxy.num_classes is None else ["accuracy"]
 
 
-def _margin(search, supernet):
+def make_margin(search, supernet):
     """The margin term, its centres from the supernet as it is."""
     proxy = search.proxy
     if proxy.num_classes is None:
