@@ -158,7 +158,8 @@ def print_table(rows):
     print(
         "| file | top-1 | top-1 of `predict` | bytes | / reference | median ms "
         "| latency / reference | processor time / reference "
-        "| = code-domain reference | largest difference from `predict` | equal outputs | top-1 agreement |"
+        "| = code-domain reference | largest difference from `predict` "
+        "| equal outputs | top-1 agreement |"
     )
     print("| --- " * 12 + "|")
     for row in rows:
