@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 
 
-def add_model_arguments(parser):
-    """The flags of every command that loads a model."""
-    parser.add_argument("model", help="the quantized model, a .keras file")
+def add_model_arguments(parser, kind="quantized"):
+    """The flags of every command that loads a `"quantized"` or float model."""
+    parser.add_argument("model", help=f"the {kind} model, a .keras file")
     parser.add_argument(
         "--import",
         dest="imports",

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+from keras_saq.cli.files import add_model_arguments
 from keras_saq.cli.files import load_model
 
 HELP = "time of each layer on this machine, for `search --latency`"
@@ -19,15 +20,7 @@ EXAMPLES = """\
 
 def add_arguments(parser):
     """The flags of the command."""
-    parser.add_argument("model", help="the float model, a .keras file")
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a Python module that registers classes of the model",
-    )
+    add_model_arguments(parser, "float")
     parser.add_argument(
         "--output",
         default="latency.json",

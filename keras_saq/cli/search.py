@@ -2,6 +2,7 @@
 
 import json
 
+from keras_saq.cli.files import add_model_arguments
 from keras_saq.cli.files import load_model
 
 HELP = "bits for every layer, from a small proxy data set"
@@ -23,15 +24,7 @@ def add_arguments(parser):
     from keras_saq.search.search import METHODS
     from keras_saq.search.space import TARGETS
 
-    parser.add_argument("model", help="the float model, a .keras file")
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a Python module that registers classes of the model",
-    )
+    add_model_arguments(parser, "float")
     parser.add_argument(
         "--proxy",
         required=True,
