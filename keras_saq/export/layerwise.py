@@ -16,7 +16,7 @@ from keras_saq.models.graph import Graph
 
 
 def compare_layers(content, program, model, x, inputs, fed):
-    """A `LayerParity` for each integer tensor of a file.
+    """A `LayerParity` for each integer tensor of a file, and its outputs.
 
     The reference is given the file's own integers, operator by operator, so
     that one wrong operator is one row, whatever follows it.
@@ -30,7 +30,8 @@ def compare_layers(content, program, model, x, inputs, fed):
         fed: the same, as the file takes them.
 
     Returns:
-        List in the order of the program.
+        A list in the order of the program, and what the reference makes of
+        the file's integers at each output.
     """
     names, values = _file_tensors(content, fed)
     found = dict(zip(names, values))
@@ -40,14 +41,15 @@ def compare_layers(content, program, model, x, inputs, fed):
         if op.output.name in found and not op.output.is_float
     }
     kept = []
-    reference.run(program, inputs, kept, given)
+    outputs = reference.run(program, inputs, kept, given)
     layers = _keras_values(model, x)
     sources = _sources(program, layers)
-    return [
+    rows = [
         _compare(op, made, given[op.output], layers.get(sources.get(id(op))))
         for op, made in kept
         if op.output in given
     ]
+    return rows, outputs
 
 
 def _compare(op, made, actual, expected):

@@ -26,7 +26,7 @@ def two_outputs():
     return keras_saq.quantize_model(model, "w4a8", calibration=x), x
 
 
-def change_codes(content, program, name):
+def change_codes(content, name):
     """The file's bytes with one weight of one layer changed."""
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -67,10 +67,9 @@ def test_the_first_layer_that_deviates_is_found(tmp_path):
     model, x = two_outputs()
     path = tmp_path / "m.tflite"
     keras_saq.export_litert(model, path)
-    program = lower_model(model)
     for name in ("second", "a"):
         changed = tmp_path / "changed.tflite"
-        changed.write_bytes(change_codes(path.read_bytes(), program, name))
+        changed.write_bytes(change_codes(path.read_bytes(), name))
         report = keras_saq.verify_litert(changed, model, x)
         assert not report.reference_exact and not report.within_bounds
         assert report.first_deviation == name
@@ -79,6 +78,23 @@ def test_the_first_layer_that_deviates_is_found(tmp_path):
         assert not report.per_output[0].reference_exact
         assert report.per_output[1].reference_exact
         assert f"first layer that deviates: {name}" in str(report)
+
+
+def test_a_float_operator_that_deviates_is_noticed(tmp_path):
+    """Every integer is right, and the output is not."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model, x = two_outputs()
+    path = tmp_path / "m.tflite"
+    keras_saq.export_litert(model, path)
+    made = flatbuffer_utils.read_model(str(path))
+    softmax = made.subgraphs[0].operators[-1]
+    softmax.builtinOptions.beta = 2.0
+    path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(made)))
+    report = keras_saq.verify_litert(path, model, x)
+    assert report.first_deviation is None
+    assert not report.reference_exact and not report.within_bounds
+    assert report.per_output[0].reference_exact
 
 
 def test_layers_beside_those_of_keras(tmp_path):
@@ -142,11 +158,10 @@ def test_an_export_can_verify_itself(tmp_path):
 def test_an_export_that_deviates_leaves_no_file(tmp_path, monkeypatch):
     model, x = two_outputs()
     path = tmp_path / "m.tflite"
-    program = lower_model(model)
     right = litert.to_bytes
 
-    def wrong(program_):
-        return change_codes(right(program_), program, "second")
+    def wrong(program):
+        return change_codes(right(program), "second")
 
     monkeypatch.setattr(litert, "to_bytes", wrong)
     with pytest.raises(ValueError, match="not written(.|\n)*deviates: second"):
