@@ -17,6 +17,9 @@ import time
 import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Small networks: more threads only wait for each other on a busy machine.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import keras
@@ -212,6 +215,7 @@ def measure(name, bits, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         q = keras_saq.quantize_model(model, policy(bits, model), calibration=x)
+        q.run_eagerly = True  # compiling takes longer than the one batch
         program = lower_model(q)
         content = to_bytes(program)
         rng = np.random.default_rng(seed + 100)

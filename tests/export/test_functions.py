@@ -113,3 +113,15 @@ def test_sums_over_a_tensor_are_not_called_exact():
     assert [op.max_steps for op in builder.ops] == [0, 0, 1]
     ((path, reason),) = builder.islands
     assert path == "f" and "may differ" in reason and "1 step" in reason
+
+
+def test_functions_of_float_tensors_are_not_called_exact():
+    """Behind another float kernel there are more than 256 values."""
+    source = Tensor("x", (256,))
+    builder = Builder(None)
+    function = activations.of_function(keras.activations.sigmoid)
+    pending = activations._pending(builder, "sigmoid", function, source, "f")
+    quantizer = LSQ(8, signed=False)
+    quantizer.initialize(np.linspace(0, 1, 100))
+    builder.on_grid(pending, quantizer, "f")
+    assert [op.max_steps for op in builder.ops] == [0, 1]

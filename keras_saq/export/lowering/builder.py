@@ -109,8 +109,8 @@ class Builder(OpList):
         else:
             scale, _ = _stages(quantizer, clips_below=False)
             found = None
-            if len(pending.inputs) == 1:
-                (source,) = pending.inputs
+            source = pending.inputs[0]
+            if len(pending.inputs) == 1 and not source.is_float:
                 found = away_from_ties(
                     source, self.ops[start:], result, float(scale)
                 )

@@ -42,21 +42,13 @@ def lower(builder, site, inputs):
     if is_separable(layer):
         return _separable(builder, site, layer, source)
     if isinstance(layer, layers.Dense):
-        codes, scale, bits = kernel_of(layer, "kernel")
-        return dense_of(
-            builder,
-            site,
-            source,
-            codes.T,
-            scale,
-            bits,
-            bias_of(layer),
-            activation=fused_activation(layer),
-        )
+        return _pointwise(builder, site, source, "kernel")
     if isinstance(layer, layers.EinsumDense):
         return einsum.lower(builder, site, source)
     image = _as_image(builder, layer, source, site.path)
-    codes, scale, bits = kernel_of(layer, "kernel")
+    if _is_pointwise(layer):
+        return _pointwise(builder, site, image, "kernel")
+    codes, scale, _ = kernel_of(layer, "kernel")
     window = _window(layer)
     if isinstance(layer, _TRANSPOSED):
         kind, codes = "transpose_conv", _as_2d(codes).transpose(2, 0, 1, 3)
@@ -64,17 +56,6 @@ def lower(builder, site, inputs):
         kind, codes = "depthwise", _as_2d(codes)
         codes = codes.reshape(1, *codes.shape[:2], -1)
         window["depth_multiplier"] = layer.depth_multiplier
-    elif _is_pointwise(layer):
-        return dense_of(
-            builder,
-            site,
-            image,
-            codes.reshape(codes.shape[-2:]).T,
-            scale,
-            bits,
-            bias_of(layer),
-            activation=fused_activation(layer),
-        )
     else:
         kind, codes = "conv", _as_2d(codes).transpose(3, 0, 1, 2)
     return pending_of(
@@ -163,7 +144,13 @@ def _separable(builder, site, layer, source):
         image = builder.on_grid(image, layer.inner_quantizer, path)
     else:
         image = builder.in_float(image, path)
-    codes, scale, bits = kernel_of(layer, "pointwise_kernel")
+    return _pointwise(builder, site, image, "pointwise_kernel")
+
+
+def _pointwise(builder, site, image, name):
+    """Dense, or a 1x1 convolution: a dense kernel on each pixel."""
+    layer = site.operation
+    codes, scale, bits = kernel_of(layer, name)
     return dense_of(
         builder,
         site,
