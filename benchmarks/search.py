@@ -36,6 +36,7 @@ from absl import flags
 
 import keras_saq
 from keras_saq.data import proxy_split
+from keras_saq.data import shift_and_flip
 from keras_saq.report.table import format_table
 
 FLAGS = flags.FLAGS
@@ -68,19 +69,6 @@ def images(data, split="train"):
     return proxy_split(data, 1.0, split=split, preprocess=lambda x: x)
 
 
-def shifted_and_flipped(x, rng):
-    """Each image moved by up to 4 pixels and, half of them, mirrored."""
-    padded = np.pad(x, [(0, 0), (4, 4), (4, 4), (0, 0)])
-    moved = np.empty_like(x)
-    for image, source, (row, column) in zip(
-        moved, padded, rng.integers(0, 9, (len(x), 2))
-    ):
-        image[:] = source[row : row + 32, column : column + 32]
-    mirrored = rng.random(len(x)) < 0.5
-    moved[mirrored] = moved[mirrored, :, ::-1]
-    return moved
-
-
 def part(data, fraction, seed):
     whole = images(data)
     return proxy_split((whole.x, whole.y), fraction, seed, name=data)
@@ -97,7 +85,7 @@ def searched(name, seed):
         method,
         target="paper",
         epochs=epochs,
-        augment=shifted_and_flipped,
+        augment=shift_and_flip,
         seed=seed,
         verbose=0,
     )

@@ -17,12 +17,12 @@ import json
 import pathlib
 
 import keras
-import numpy as np
 from absl import app
 from absl import flags
 
 import keras_saq
 from keras_saq.data import proxy_split
+from keras_saq.data import shift_and_flip
 from keras_saq.report import search_plots
 from keras_saq.search.search import METHODS
 
@@ -36,17 +36,6 @@ def resnet20():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def shifted_and_flipped(x, rng):
-    """Each image moved by up to 4 pixels and, half of them, mirrored."""
-    padded = np.pad(x, [(0, 0), (4, 4), (4, 4), (0, 0)])
-    rows, columns = rng.integers(0, 9, (2, len(x), 1))
-    image = np.arange(len(x))[:, None, None]
-    across = np.arange(x.shape[2])
-    across = np.where(rng.random((len(x), 1)) < 0.5, across, across[::-1])
-    down = (rows + np.arange(x.shape[1]))[:, :, None]
-    return padded[image, down, (columns + across)[:, None, :]]
 
 
 def main(argv):
@@ -71,7 +60,7 @@ def main(argv):
         FLAGS.method,
         target=FLAGS.target,
         epochs=FLAGS.epochs,
-        augment=shifted_and_flipped,
+        augment=shift_and_flip,
         rho=FLAGS.rho,
         seed=FLAGS.seed,
         checkpoint=FLAGS.state,

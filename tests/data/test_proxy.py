@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_saq.data import proxy_split
+from keras_saq.data import shift_and_flip
 
 tf = pytest.importorskip("tensorflow")
 
@@ -75,3 +76,13 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="same samples in the same order"):
         for _ in range(5):
             proxy_split(short, 1.0)
+
+
+def test_images_are_moved_and_mirrored():
+    x = np.zeros((200, 6, 6, 1), "float32")
+    x[:, 2, 3] = 1.0  # one bright pixel
+    y = shift_and_flip(x, np.random.default_rng(0), pixels=1)
+    _, rows, columns, _ = np.nonzero(y)
+    assert y.shape == x.shape and len(rows) == 200
+    assert set(rows) == {1, 2, 3}
+    assert set(columns) == {1, 2, 3, 4}  # 3 +- 1, and mirrored 2 +- 1

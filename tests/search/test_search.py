@@ -117,7 +117,7 @@ def test_a_search_that_was_stopped_goes_on(trained, tmp_path):
     def search(folder, stop=None):
         def augment(batch, rng):
             if stop and len(calls) == stop:
-                raise Stop
+                raise Stop("stopped here")
             calls.append(1)
             return batch
 
@@ -135,9 +135,8 @@ def test_a_search_that_was_stopped_goes_on(trained, tmp_path):
         )
 
     whole = search(tmp_path / "whole").fit(budget)
-    with pytest.raises(Exception, match="Stop") as error:
+    with pytest.raises(Exception, match="stopped here"):
         search(tmp_path / "parts", stop=3).fit(budget)
-    assert "Stop" in repr(error.value) + str(error.value)
     again = search(tmp_path / "parts").fit(budget)
     for a, b in zip(whole.scores, again.scores, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
