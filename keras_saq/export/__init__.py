@@ -1,7 +1,7 @@
 """Integers out: exact LiteRT files, and the proof that they are exact."""
 
-from keras_saq.export.contents import FileReport
 from keras_saq.export.contents import inspect_litert
+from keras_saq.export.file_report import FileReport
 from keras_saq.export.latency import LatencyReport
 from keras_saq.export.latency import benchmark_litert
 from keras_saq.export.litert import export_litert

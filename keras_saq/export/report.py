@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from keras_saq.export.contents import FileReport
 from keras_saq.export.contents import read_contents
+from keras_saq.export.file_report import FileReport
 from keras_saq.export.kernels import KERNELS
 from keras_saq.export.parity import ParityReport
 from keras_saq.table import format_table
