@@ -27,7 +27,7 @@ import numpy as np
 
 import keras_saq
 from keras_saq.export.flatbuffer import to_bytes
-from keras_saq.export.litert import lower_model
+from keras_saq.export.lower import lower_model
 from keras_saq.export.verify import verify_content
 
 layers = keras.layers

@@ -7,14 +7,11 @@ import tempfile
 
 from keras_saq.export.flatbuffer import to_bytes
 from keras_saq.export.io_types import with_io_types
-from keras_saq.export.lower import lower
+from keras_saq.export.lower import inner_model
+from keras_saq.export.lower import lower_model
 from keras_saq.export.padding import with_fused_padding
 from keras_saq.export.patches import with_packed_convolutions
 from keras_saq.export.report import export_report
-from keras_saq.models import quantized_layers
-from keras_saq.models import require_calibrated
-
-STORAGE = ("exact", "small", "int8")
 
 
 def export_litert(
@@ -102,29 +99,6 @@ def _verified(report, content, model, x, require_exact):
             f"compute what it should:\n{parity}"
         )
     return dataclasses.replace(report, parity=parity)
-
-
-def lower_model(model, storage="exact"):
-    """The float-in, float-out program of a quantized model or `SAQModel`."""
-    model = inner_model(model)
-    if storage not in STORAGE:
-        raise ValueError(
-            f"`storage` must be one of {list(STORAGE)}. "
-            f"Received: storage={storage!r}"
-        )
-    if not quantized_layers(model):
-        raise ValueError(
-            f"The model '{model.name}' is not quantized. Quantize it first:"
-            "\n\n    q = keras_saq.quantize_model(model, 'w4a8', "
-            "calibration=x[:256])"
-        )
-    require_calibrated(model, "be exported")
-    return lower(model, storage)
-
-
-def inner_model(model):
-    """The quantized model inside a `SAQModel`, or the model itself."""
-    return getattr(model, "model", model)
 
 
 def _check_path(filepath):

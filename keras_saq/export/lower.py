@@ -16,7 +16,11 @@ from keras_saq.export.program import Program
 from keras_saq.export.refusals import refuse_unsupported
 from keras_saq.layers import Quantized
 from keras_saq.layers import kinds
+from keras_saq.models import quantized_layers
+from keras_saq.models import require_calibrated
 from keras_saq.models.graph import Graph
+
+STORAGE = ("exact", "small", "int8")
 
 
 def lower(model, storage="exact"):
@@ -144,3 +148,26 @@ def _copy(value):
 
 def _is_index(value):
     return not isinstance(value, Pending) and value.is_index
+
+
+def lower_model(model, storage="exact"):
+    """The float-in, float-out program of a quantized model or `SAQModel`."""
+    model = inner_model(model)
+    if storage not in STORAGE:
+        raise ValueError(
+            f"`storage` must be one of {list(STORAGE)}. "
+            f"Received: storage={storage!r}"
+        )
+    if not quantized_layers(model):
+        raise ValueError(
+            f"The model '{model.name}' is not quantized. Quantize it first:"
+            "\n\n    q = keras_saq.quantize_model(model, 'w4a8', "
+            "calibration=x[:256])"
+        )
+    require_calibrated(model, "be exported")
+    return lower(model, storage)
+
+
+def inner_model(model):
+    """The quantized model inside a `SAQModel`, or the model itself."""
+    return getattr(model, "model", model)

@@ -10,8 +10,8 @@ from keras_saq.export import reference
 from keras_saq.export.isolated import FileError
 from keras_saq.export.isolated import IsolatedFile
 from keras_saq.export.layerwise import compare_layers
-from keras_saq.export.litert import inner_model
-from keras_saq.export.litert import lower_model
+from keras_saq.export.lower import inner_model
+from keras_saq.export.lower import lower_model
 from keras_saq.export.parity import OutputParity
 from keras_saq.export.parity import ParityReport
 

@@ -13,7 +13,7 @@ import keras_saq
 from keras_saq.export import isolated
 from keras_saq.export.contents import read_contents
 from keras_saq.export.file_report import FileReport
-from keras_saq.export.litert import lower_model
+from keras_saq.export.lower import lower_model
 from keras_saq.export.verify import verify_content
 from tests import networks
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_saq
 from keras_saq.export import reference
-from keras_saq.export.litert import lower_model
+from keras_saq.export.lower import lower_model
 from tests import networks
 from tests.networks import fit
 from tests.networks import images

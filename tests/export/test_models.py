@@ -10,7 +10,7 @@ import pytest
 
 import keras_saq
 from benchmarks import export_matrix
-from keras_saq.export.litert import lower_model
+from keras_saq.export.lower import lower_model
 
 layers = keras.layers
 in_float = pytest.mark.filterwarnings("ignore:.*stay in float")

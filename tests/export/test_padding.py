@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_saq
-from keras_saq.export.litert import lower_model
+from keras_saq.export.lower import lower_model
 from keras_saq.export.padding import with_fused_padding
 
 layers = keras.layers

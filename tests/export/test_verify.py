@@ -9,7 +9,7 @@ import pytest
 import keras_saq
 from keras_saq.export import litert
 from keras_saq.export.isolated import IsolatedFile
-from keras_saq.export.litert import lower_model
+from keras_saq.export.lower import lower_model
 from tests import networks
 
 layers = keras.layers
