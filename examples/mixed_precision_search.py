@@ -64,7 +64,7 @@ def main(argv):
         rho=FLAGS.rho,
         seed=FLAGS.seed,
         checkpoint=FLAGS.state,
-        log_dir=FLAGS.log_dir,
+        log_dir=FLAGS.tensorboard,
         verbose=2,
     )
     policy = search.fit(keras_saq.Budget(bops=FLAGS.budget)).policy()
@@ -93,7 +93,7 @@ if __name__ == "__main__":
     flags.DEFINE_float("rho", 0.0, "SAQ's radius in the search; 0: none.")
     flags.DEFINE_integer("seed", 0, "Seed of proxy and search.")
     flags.DEFINE_string("state", None, "Folder; a stopped search goes on.")
-    flags.DEFINE_string("log_dir", None, "Folder for TensorBoard.")
+    flags.DEFINE_string("tensorboard", None, "Folder for TensorBoard.")
     flags.DEFINE_string("output", "policy.json", "The policy.")
     flags.DEFINE_string("plot", None, "A .png of the bits of every layer.")
     app.run(main)
