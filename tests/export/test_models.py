@@ -409,7 +409,7 @@ def test_failing_exports_keep_the_file_that_is_there(tmp_path, monkeypatch):
     q = keras_saq.quantize_model(model, "w4a8", calibration=x)
     import keras_saq.export.litert as litert
 
-    for name in ("to_bytes", "lower", "export_report", "_write_whole"):
+    for name in ("to_bytes", "with_io_types", "export_report", "_write_whole"):
         with monkeypatch.context() as patch:
             patch.setattr(litert, name, _interrupt)
             with pytest.raises(KeyboardInterrupt):
