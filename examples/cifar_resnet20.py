@@ -208,7 +208,8 @@ class SGDWithL2(keras.optimizers.SGD):
         self.l2 = l2
 
     def update_step(self, gradient, variable, learning_rate):
-        if variable.name != "log_scale":
+        # TensorFlow hands over its own variable, whose name is a path.
+        if "log_scale" not in variable.name:
             gradient = gradient + self.l2 * variable
         super().update_step(gradient, variable, learning_rate)
 
