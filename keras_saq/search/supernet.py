@@ -15,6 +15,7 @@ from keras import ops
 from keras_saq.models.bits import next_to_outputs
 from keras_saq.models.calibration import calibrate
 from keras_saq.models.copy import quantized_copy
+from keras_saq.models.statistics import average_statistics
 from keras_saq.policy import layer_paths
 from keras_saq.search.choice import Choice
 from keras_saq.search.choice import Clock
@@ -183,20 +184,20 @@ class Supernet:
             for layer in self.model._flatten_layers()
             if isinstance(layer, keras.layers.BatchNormalization)
         ]
-        before = [(norm, norm.momentum, norm.trainable) for norm in norms]
+        before = [(norm, norm.trainable) for norm in norms]
         variables = [v for norm in norms for v in norm.non_trainable_variables]
         values = [np.copy(ops.convert_to_numpy(v)) for v in variables]
         try:
-            for i, batch in enumerate(batches if norms else ()):
-                for norm in norms:
-                    norm.trainable = True
-                    norm.momentum = i / (i + 1)  # the mean of all so far
-                self.model(ops.convert_to_tensor(batch), training=True)
-            for norm, momentum, trainable in before:
-                norm.momentum, norm.trainable = momentum, trainable
+            for norm in norms:
+                norm.trainable = True
+            if norms:
+                inputs = map(ops.convert_to_tensor, batches)
+                average_statistics(self.model, norms, inputs)
+            for norm, trainable in before:
+                norm.trainable = trainable
             yield
         finally:
-            for norm, momentum, trainable in before:
-                norm.momentum, norm.trainable = momentum, trainable
+            for norm, trainable in before:
+                norm.trainable = trainable
             for variable, value in zip(variables, values):
                 variable.assign(value)
