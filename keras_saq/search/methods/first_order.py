@@ -34,7 +34,8 @@ def mpiq(search):
         def loss(points):
             with probability_scope(supernet.choices, points):
                 outputs = supernet.model(x, training=False)
-            return search.loss(y, outputs), ()
+            # A loss function, unlike a loss object, gives a value per sample.
+            return ops.mean(search.loss(y, outputs)), ()
 
         points = [ops.convert_to_tensor(p) for p in certain]
         _, _, gradients = differentiate(loss, points)
