@@ -23,7 +23,7 @@ from absl import app
 from absl import flags
 
 import keras_saq
-from keras_saq.report.table import format_table
+from keras_saq.table import format_table
 
 FLAGS = flags.FLAGS
 # What of SAQ's is not its default, by the names of `--methods`.
@@ -72,14 +72,14 @@ def wrapped(q, method, rho):
 
 def splits(settings):
     """Arrays to train and to test on."""
-    _, dataset, statistics = cifar.NETWORKS[settings["network"]]
-    images, labels = cifar.load_data(dataset, "train", statistics)
+    _, dataset, normalization = cifar.NETWORKS[settings["network"]]
+    images, labels = cifar.load_data(dataset, "train", normalization)
     held_out = settings["held_out"]
     if held_out:
         test = images[-held_out:], labels[-held_out:]
         images, labels = images[:-held_out], labels[:-held_out]
     else:
-        test = cifar.load_data(dataset, "test", statistics)
+        test = cifar.load_data(dataset, "test", normalization)
     count = settings["train_samples"]
     return (images[:count], labels[:count]), test
 

@@ -20,7 +20,7 @@ from absl import app
 from absl import flags
 
 import keras_saq
-from keras_saq.report.table import format_table
+from keras_saq.table import format_table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("network", "MobileNetV2", "in `keras.applications`")

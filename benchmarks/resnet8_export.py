@@ -14,6 +14,7 @@ cores; `--trained` takes a model that an earlier run saved.
 import json
 import pathlib
 
+import cifar
 import keras
 import numpy as np
 import tensorflow as tf
@@ -40,14 +41,6 @@ def define_flags():
     flags.mark_flag_as_required("reference")
 
 
-def load(split):
-    import tensorflow_datasets as tfds
-
-    data = tfds.load("cifar10", split=split, batch_size=-1)
-    images = np.asarray(data["image"], np.float32)
-    return images, np.asarray(data["label"], np.int32)
-
-
 def augmented(x, y):
     """Shuffled batches, each image shifted by up to 4 pixels or mirrored."""
 
@@ -69,7 +62,7 @@ def fine_tuned(x, y):
     """The quantized model after a few epochs, or as it was saved."""
     if FLAGS.trained:
         return keras.saving.load_model(FLAGS.trained)
-    model = keras.saving.load_model(FLAGS.checkpoint, compile=False)
+    model = cifar.resnet8(FLAGS.checkpoint)
     quantized = keras_saq.quantize_model(model, FLAGS.bits, calibration=x[:512])
     steps = len(x) // BATCH_SIZE * FLAGS.epochs
     if not steps:
@@ -113,9 +106,11 @@ def main(argv):
     keras.utils.set_random_seed(FLAGS.seed)
     folder = pathlib.Path(FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)
-    x, y = load("test")
+    x, y = cifar.load_data("cifar10", "test", None)
     rows = []
-    train = load("train") if not FLAGS.trained else (None, None)
+    train = (None, None)
+    if not FLAGS.trained:
+        train = cifar.load_data("cifar10", "train", None)
     model = fine_tuned(*train)
     reference = pathlib.Path(FLAGS.reference)
     rows.append(

@@ -29,6 +29,7 @@ import json
 import pathlib
 import time
 
+import cifar
 import keras
 import numpy as np
 from absl import app
@@ -37,7 +38,7 @@ from absl import flags
 import keras_saq
 from keras_saq.data import proxy_split
 from keras_saq.data import shift_and_flip
-from keras_saq.report.table import format_table
+from keras_saq.table import format_table
 
 FLAGS = flags.FLAGS
 # Name, method, data set, part of it, whether it runs for `--full_epochs`.
@@ -56,7 +57,7 @@ MOMENTUM = 0.9
 
 
 def float_model():
-    model = keras.saving.load_model(FLAGS.checkpoint, compile=False)
+    model = cifar.resnet8(FLAGS.checkpoint)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM

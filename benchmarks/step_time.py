@@ -10,33 +10,21 @@ other programs run beside it, the ratios of processor time, summed over the
 cores, are steadier than those of wall time.
 """
 
-import importlib.util
-import pathlib
 import statistics
-import subprocess
-import sys
-import time
 
+import cifar
 import keras
 import numpy as np
+import timing
 from absl import app
 from absl import flags
 
 import keras_saq
-from keras_saq.report.table import format_table
 from keras_saq.sharpness import strategies
+from keras_saq.table import format_table
 
 FLAGS = flags.FLAGS
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 CLASSES = 100
-
-
-def resnet20():
-    path = ROOT / "examples/cifar_resnet20.py"
-    spec = importlib.util.spec_from_file_location("cifar_resnet20", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.preact_resnet20(CLASSES)
 
 
 def vit(depth=6, width=128, heads=4):
@@ -56,7 +44,10 @@ def vit(depth=6, width=128, heads=4):
     return keras.Model(inputs, layers.Dense(CLASSES)(x))
 
 
-NETWORKS = {"resnet20": resnet20, "vit": vit}
+NETWORKS = {
+    "resnet20": lambda: cifar.example.preact_resnet20(CLASSES),
+    "vit": vit,
+}
 
 
 def compiled(model):
@@ -88,14 +79,6 @@ def training(name, x):
     return compiled(keras_saq.SAQModel(q, rho=0.1, strategy=name))
 
 
-def seconds_per_step(model, x, y):
-    """Wall time and processor time."""
-    start = time.perf_counter(), time.process_time()
-    model.fit(x, y, batch_size=FLAGS.batch_size, shuffle=False, verbose=0)
-    stop = time.perf_counter(), time.process_time()
-    return tuple((b - a) / FLAGS.steps for a, b in zip(start, stop))
-
-
 def names():
     chosen = [n for n in FLAGS.strategies.split(",") if n]
     for name in chosen:
@@ -107,35 +90,23 @@ def times(x, y):
     """Dict from name to seconds per step, one pair per round."""
     models = {name: training(name, x) for name in names()}
     for model in models.values():
-        seconds_per_step(model, x, y)  # compiles
+        timing.seconds_per_step(model, x, y, FLAGS.batch_size)  # compiles
     found = {name: [] for name in models}
     for number in range(FLAGS.rounds):
         # Not always in the same order.
         order = list(models) if number % 2 else list(models)[::-1]
         for name in order:
-            found[name].append(seconds_per_step(models[name], x, y))
+            found[name].append(
+                timing.seconds_per_step(models[name], x, y, FLAGS.batch_size)
+            )
     return found
-
-
-def own_peak():
-    """Peak resident memory of this process, in MB (Linux)."""
-    # `getrusage` would start from the peak of the process that started us.
-    status = pathlib.Path("/proc/self/status").read_text()
-    line = next(x for x in status.splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def peak_memory(name):
     """Peak resident memory of a process that trains one way, in MB."""
-    program = subprocess.run(
-        [sys.executable, __file__, f"--only={name}"]
-        + [f"--{f}={FLAGS[f].value}" for f in ("network", "bits", "scheme")]
-        + [f"--batch_size={FLAGS.batch_size}", "--steps=3"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(program.stdout.split()[-1])
+    same = [f"--{f}={FLAGS[f].value}" for f in ("network", "bits", "scheme")]
+    same += [f"--batch_size={FLAGS.batch_size}", "--steps=3"]
+    return timing.peak_memory(__file__, f"--only={name}", *same)
 
 
 def ratio(found, name, other, clock):
@@ -177,8 +148,8 @@ def main(argv):
     x, y = data()
     if FLAGS.only:
         model = training(FLAGS.only, x)
-        seconds_per_step(model, x, y)
-        print(own_peak())
+        timing.seconds_per_step(model, x, y, FLAGS.batch_size)
+        print(timing.own_peak())
         return
     report(times(x, y))
 

@@ -9,40 +9,27 @@ ratios of a round are what to read, those of processor time where other
 programs run.
 """
 
-import importlib.util
-import pathlib
-import resource
 import statistics
-import subprocess
-import sys
-import time
 
+import cifar
 import keras
 import numpy as np
+import timing
 from absl import app
 from absl import flags
 
 import keras_saq
-from keras_saq.report.table import format_table
 from keras_saq.search import training
+from keras_saq.table import format_table
 
 FLAGS = flags.FLAGS
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 CANDIDATES = {"1 candidate": (4,), "2": (2, 4), "5": (2, 3, 4, 5, 6)}
 QAT = "QAT"
 
 
-def resnet20():
-    path = ROOT / "examples/cifar_resnet20.py"
-    spec = importlib.util.spec_from_file_location("cifar_resnet20", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.preact_resnet20(100)
-
-
 def trainer(name, x, y):
     """A compiled model: plain QAT, or a supernet with the search's loss."""
-    model = resnet20()
+    model = cifar.example.preact_resnet20(100)
     if name == QAT:
         policy = keras_saq.QuantizePolicy.preset("w4a4", scheme=FLAGS.target)
         q = keras_saq.quantize_model(model, policy, calibration=x[:64])
@@ -61,24 +48,10 @@ def trainer(name, x, y):
     return training.compiled(search, supernet, limits, 100, margin, False)
 
 
-def seconds_per_step(model, x, y):
-    """Wall time and processor time."""
-    start = time.perf_counter(), time.process_time()
-    model.fit(x, y, batch_size=FLAGS.batch_size, shuffle=False, verbose=0)
-    stop = time.perf_counter(), time.process_time()
-    return tuple((b - a) / FLAGS.steps for a, b in zip(start, stop))
-
-
 def peak_memory(name):
     """Peak resident memory of a process that trains one way, in MB."""
-    program = subprocess.run(
-        [sys.executable, __file__, f"--only={name}", f"--target={FLAGS.target}"]
-        + [f"--batch_size={FLAGS.batch_size}", "--steps=2"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(program.stdout.split()[-1])
+    same = [f"--target={FLAGS.target}", f"--batch_size={FLAGS.batch_size}"]
+    return timing.peak_memory(__file__, f"--only={name}", *same, "--steps=2")
 
 
 def main(argv):
@@ -89,9 +62,9 @@ def main(argv):
     x = rng.normal(size=(count, 32, 32, 3)).astype("float32")
     y = np.arange(count) % 100
     if FLAGS.only:
-        seconds_per_step(trainer(FLAGS.only, x, y), x, y)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(peak)
+        model = trainer(FLAGS.only, x, y)
+        timing.seconds_per_step(model, x, y, FLAGS.batch_size)
+        print(timing.own_peak())
         return
     names = [QAT, *CANDIDATES]
     if FLAGS.memory:
@@ -102,7 +75,9 @@ def main(argv):
     found = {name: [] for name in names}
     for number in range(FLAGS.rounds + 1):
         for name in names if number % 2 else names[::-1]:
-            times = seconds_per_step(models[name], x, y)
+            times = timing.seconds_per_step(
+                models[name], x, y, FLAGS.batch_size
+            )
             if number:  # the first compiles
                 found[name].append(times)
     rows = []

@@ -7,6 +7,7 @@ import keras
 
 from keras_saq.export import export_litert
 from keras_saq.export import verify_litert
+from keras_saq.models.wrapper import inner_model
 from keras_saq.search import layer_costs
 
 
@@ -44,7 +45,9 @@ class BudgetStopping(keras.callbacks.Callback):
         self.bops = bops
 
     def on_epoch_end(self, epoch, logs=None):
-        bops = float(sum(cost.bops for cost in layer_costs(self.model)))
+        bops = float(
+            sum(cost.bops for cost in layer_costs(inner_model(self.model)))
+        )
         if logs is not None:
             logs["bops"] = bops
         if bops <= self.bops:

@@ -8,6 +8,8 @@ import zipfile
 
 import numpy as np
 
+from keras_saq.models.wrapper import inner_model
+
 
 def add_model_arguments(parser, kind="quantized"):
     """The flags of every command that loads a `"quantized"` or float model."""
@@ -78,7 +80,7 @@ def load_inputs(path, model):
     Returns:
         An array, or a list of arrays in the order of the model's inputs.
     """
-    names = [t.name for t in getattr(model, "model", model).inputs]
+    names = [t.name for t in inner_model(model).inputs]
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)

@@ -3,15 +3,15 @@
 import dataclasses
 import os
 import pathlib
-import tempfile
 
 from keras_saq.export.flatbuffer import to_bytes
 from keras_saq.export.io_types import with_io_types
-from keras_saq.export.lower import inner_model
 from keras_saq.export.lower import lower_model
 from keras_saq.export.padding import with_fused_padding
 from keras_saq.export.patches import with_packed_convolutions
 from keras_saq.export.report import export_report
+from keras_saq.models.wrapper import inner_model
+from keras_saq.whole_file import replaced
 
 
 def export_litert(
@@ -119,20 +119,8 @@ def _check_path(filepath):
 
 
 def _write_whole(path, content):
-    """Replaces `path` by `content` in one step."""
     try:
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}."
-        )
+        with replaced(path) as file:
+            file.write(content)
     except OSError as error:
         raise ValueError(f"'{path}' cannot be written: {error}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise

@@ -19,6 +19,7 @@ from keras_saq.layers import kinds
 from keras_saq.models import quantized_layers
 from keras_saq.models import require_calibrated
 from keras_saq.models.graph import Graph
+from keras_saq.models.wrapper import inner_model
 
 STORAGE = ("exact", "small", "int8")
 
@@ -166,8 +167,3 @@ def lower_model(model, storage="exact"):
         )
     require_calibrated(model, "be exported")
     return lower(model, storage)
-
-
-def inner_model(model):
-    """The quantized model inside a `SAQModel`, or the model itself."""
-    return getattr(model, "model", model)

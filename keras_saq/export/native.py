@@ -19,6 +19,7 @@ from keras_saq.layers import Quantized
 from keras_saq.layers.weights import is_weighted
 from keras_saq.models import require_calibrated
 from keras_saq.models import strip
+from keras_saq.models.wrapper import inner_model
 from keras_saq.policy import layer_paths
 from keras_saq.table import format_table
 
@@ -138,7 +139,7 @@ def to_native(model, activations="static", verify=None):
             f"`activations` must be one of {list(ACTIVATIONS)}. "
             f"Received: activations={activations!r}"
         )
-    model = getattr(model, "model", model)
+    model = inner_model(model)
     native = strip(model)
     require_calibrated(model, "become a native Keras model")
     sources = dict(layer_paths(model))

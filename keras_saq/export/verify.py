@@ -10,10 +10,10 @@ from keras_saq.export import reference
 from keras_saq.export.isolated import FileError
 from keras_saq.export.isolated import IsolatedFile
 from keras_saq.export.layerwise import compare_layers
-from keras_saq.export.lower import inner_model
 from keras_saq.export.lower import lower_model
 from keras_saq.export.parity import OutputParity
 from keras_saq.export.parity import ParityReport
+from keras_saq.models.wrapper import inner_model
 
 _BATCH_SIZE = 256
 # Layer by layer, every tensor of a sample is held at once.

@@ -14,6 +14,7 @@ from keras_saq.models.copy import copy_variables
 from keras_saq.models.copy import from_own_config
 from keras_saq.models.copy import rebuild
 from keras_saq.models.graph import is_plain_graph_model
+from keras_saq.models.wrapper import inner_model
 
 
 def strip(model):
@@ -40,7 +41,7 @@ def strip(model):
     >>> bool(np.allclose(codes, np.rint(codes), atol=1e-4))
     True
     """
-    model = getattr(model, "model", model)
+    model = inner_model(model)
     if not quantized_layers(model):
         raise ValueError(
             f"The model '{model.name}' has no quantized layer. `strip` takes "

@@ -2,12 +2,13 @@
 
 The cost of fake quantization is memory traffic over activations. TensorFlow
 has kernels that read and write each tensor once, forward and backward; only
-their range gradient is not LSQ's. It follows from what they return: with the
-masked gradient dx and y = s * codes, equation 3 of LSQ says
+their range gradient is not LSQ's. It follows from what they return, the
+masked gradient dx and the sums of dy below and above the range: with
+y = s * codes, equation 3 of LSQ says
 
-    s * dL/ds = sum(dy * y - dx * x)
+    dL/ds = sum(dx * (y - x)) / s + qmin * below + qmax * above
 
-so neither the mask nor the rounding error is ever written to memory.
+so no mask is ever written to memory.
 """
 
 import tensorflow as tf

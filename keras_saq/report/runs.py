@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_saq.report.table import format_table
+from keras_saq.table import format_table
 
 
 @dataclasses.dataclass

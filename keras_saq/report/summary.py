@@ -4,9 +4,10 @@ import dataclasses
 
 from keras_saq.layers.storage import FLOAT_BITS
 from keras_saq.models import FloatLayer
-from keras_saq.report.table import format_table
+from keras_saq.models.wrapper import inner_model
 from keras_saq.search import LayerCost
 from keras_saq.search import layer_costs
+from keras_saq.table import format_table
 
 _HEADER = (
     "layer",
@@ -102,7 +103,7 @@ def summary(model, print_fn=None):
     >>> keras_saq.summary(model, print_fn=False).macs
     64
     """
-    model = getattr(model, "model", model)
+    model = inner_model(model)
     floats = getattr(model, "float_layers", [])
     result = Summary(layer_costs(model), list(floats))
     if print_fn is not False:

@@ -1,13 +1,14 @@
 """Checkpoints of a search: it goes on where it was stopped."""
 
 import json
-import os
 import pathlib
-import tempfile
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_saq.tensorboard import ScalarWriter
+from keras_saq.whole_file import replaced
 
 
 class SearchCheckpoint(keras.callbacks.Callback):
@@ -64,20 +65,14 @@ class SearchCheckpoint(keras.callbacks.Callback):
             for i, variable in enumerate(_variables(self.model))
         }
         history = json.dumps(self.state)
-        handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".npz")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file,
-                    settings=self._settings,
-                    epochs=epoch + 1,
-                    history=history,
-                    **arrays,
-                )
-            os.replace(temporary, self.path)
-        except BaseException:
-            pathlib.Path(temporary).unlink(missing_ok=True)
-            raise
+        with replaced(self.path) as file:
+            np.savez(
+                file,
+                settings=self._settings,
+                epochs=epoch + 1,
+                history=history,
+                **arrays,
+            )
 
 
 def _variables(model):
@@ -111,13 +106,12 @@ class ProbabilityHistory(keras.callbacks.Callback):
         if self._log_dir is None:
             return
         if self._writer is None:
-            self._writer = _ScalarWriter(self._log_dir)
+            self._writer = ScalarWriter(self._log_dir)
+        curves = {f"search/{k}": value for k, value in (logs or {}).items()}
         for group, values in zip(self._supernet.space.groups, probabilities):
             for bits, value in zip(group.bits, values):
-                self._writer.write(f"{group.name}/{bits} bits", value, epoch)
-        for name, value in (logs or {}).items():
-            self._writer.write(f"search/{name}", value, epoch)
-        self._writer.flush()
+                curves[f"{group.name}/{bits} bits"] = value
+        self._writer.write(curves, epoch)
 
     def on_train_end(self, logs=None):
         if self._writer is not None:
@@ -135,25 +129,3 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():
             self._history.setdefault(name, []).append(float(value))
-
-
-class _ScalarWriter:
-    """Writes scalars as TensorBoard reads them; it need not be installed.
-
-    `tf.summary.scalar` would import it.
-    """
-
-    def __init__(self, folder):
-        import tensorflow as tf
-
-        self._tf = tf
-        self._writer = tf.summary.create_file_writer(str(folder))
-        metadata = tf.compat.v1.SummaryMetadata()
-        metadata.plugin_data.plugin_name = "scalars"
-        self._metadata = metadata
-        self.flush, self.close = self._writer.flush, self._writer.close
-
-    def write(self, tag, value, step):
-        with self._writer.as_default():
-            value = self._tf.constant(float(value), "float32")
-            self._tf.summary.write(tag, value, step, self._metadata)

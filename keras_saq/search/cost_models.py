@@ -21,7 +21,7 @@ from keras_saq.layers.storage import stored_bytes
 from keras_saq.layers.weights import weight
 from keras_saq.layers.weights import weight_axes
 from keras_saq.search.file_size import file_overhead
-from keras_saq.search.space import read_quantizer
+from keras_saq.search.reads import read_quantizer
 
 
 @dataclasses.dataclass

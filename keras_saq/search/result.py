@@ -5,7 +5,7 @@ import dataclasses
 from keras_saq.models.plan import Plan
 from keras_saq.policy import QuantizePolicy
 from keras_saq.search import cost_models
-from keras_saq.search.space import read_quantizer
+from keras_saq.search.reads import read_quantizer
 
 
 @dataclasses.dataclass(frozen=True)

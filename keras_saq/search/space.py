@@ -10,7 +10,6 @@ import re
 
 from keras import layers
 
-from keras_saq.layers import kinds
 from keras_saq.layers.storage import FLOAT_BITS
 from keras_saq.layers.weights import is_weighted
 from keras_saq.models.bits import next_to_inputs
@@ -18,11 +17,13 @@ from keras_saq.models.bits import next_to_outputs
 from keras_saq.models.plan import Plan
 from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
-from keras_saq.policy import layer_paths
 from keras_saq.search.candidates import Candidates
 from keras_saq.search.candidates import as_candidates
-from keras_saq.search.cost import INPUT_BITS
 from keras_saq.search.cost import macs_of
+from keras_saq.search.reads import added_together
+from keras_saq.search.reads import fixed_input
+from keras_saq.search.reads import read_quantizer
+from keras_saq.search.reads import weighted_layers
 from keras_saq.search.ties import Ties
 
 TARGETS = ("litert", "paper")
@@ -141,7 +142,7 @@ class SearchSpace:
                 high.graph
             )
         self._paths, self._searched = {}, {}
-        for path, layer in _weighted(model, high.graph):
+        for path, layer in weighted_layers(model, high.graph):
             self._paths.setdefault(id(layer), path)
             found = self._candidates_of(path, layer)
             if found is not None and id(layer) not in self._searched:
@@ -236,7 +237,7 @@ class SearchSpace:
                     chosen = self._searched[id(site.operation)]
                     ties.add(id(reads), chosen.activation_bits)
         seen = {id(layer) for layer, *_ in found}
-        for _, layer in _weighted(self.model, self.plan.graph):
+        for _, layer in weighted_layers(self.model, self.plan.graph):
             if id(layer) not in seen:
                 seen.add(id(layer))
                 found.append((layer, None, None, False))
@@ -285,7 +286,7 @@ class SearchSpace:
                     inputs=inputs,
                     input_bits=None
                     if free
-                    else _fixed_input(reads, weight_bits),
+                    else fixed_input(reads, weight_bits),
                 )
             )
 
@@ -302,7 +303,7 @@ class SearchSpace:
         """Ties what `ties` says, weights and inputs alike."""
         for expression in self.settings["ties"]:
             if expression == "residual":
-                sets = _added_together(self.plan.graph)
+                sets = added_together(self.plan.graph)
             else:
                 sets = [
                     {
@@ -337,76 +338,3 @@ class SearchSpace:
             return None
         found = read_quantizer(self.plan, site, own=False)
         return found if hasattr(found, "num_bits") else None
-
-
-def read_quantizer(plan, site, own=True):
-    """The quantizer of the tensor that a site reads, in a plan.
-
-    Args:
-        plan: a `Plan`.
-        site: a `Site` of its graph.
-        own: whether the layer's own input quantizer counts.
-
-    Returns:
-        A quantizer; `FLOAT_BITS` where the tensor is float, and `INPUT_BITS`
-        where it is a model input.
-    """
-    config = plan.config_of(site.operation)
-    if own and config is not None and config.inputs is not None:
-        return config.inputs
-    value = site.inputs[0]
-    while value.producer is not None:
-        maker = value.producer.operation
-        config = plan.config_of(maker)
-        if config is not None and config.outputs is not None:
-            return config.outputs
-        if not kinds.is_transparent(maker):
-            return FLOAT_BITS
-        if config is not None and config.inputs is not None:
-            return config.inputs
-        value = value.producer.inputs[0]
-    return INPUT_BITS
-
-
-def _fixed_input(reads, weight_bits):
-    if weight_bits == FLOAT_BITS or reads is None:
-        return FLOAT_BITS
-    return getattr(reads, "num_bits", reads)
-
-
-def _weighted(model, graph):
-    """`(path, layer)` of layers with weights: the graph's, then the others."""
-    inside = set()
-    for site in graph.sites:
-        if is_weighted(site.operation):
-            yield site.path, site.operation
-            inside |= {id(part) for part in site.operation._flatten_layers()}
-    for path, layer in layer_paths(model):
-        if id(layer) not in inside and is_weighted(layer) and layer.built:
-            inside |= {id(part) for part in layer._flatten_layers()}
-            yield path, layer
-
-
-def _added_together(graph):
-    """Sets of ids of layers with weights whose outputs meet in sums."""
-    ties = Ties()
-    for site in graph.sites:
-        if is_weighted(site.operation):
-            ties.add(id(site.operation), ())
-    for site in graph.sites:
-        if kinds.is_add(site.operation):
-            makers = [m for value in site.inputs for m in _makers(value)]
-            ties.join([id(maker) for maker in makers])
-    return [members for members in ties.sets() if len(members) > 1]
-
-
-def _makers(value):
-    """The nearest layers with weights behind a value."""
-    site = value.producer
-    if site is None:
-        return
-    if is_weighted(site.operation):
-        yield site.operation
-        return
-    for each in site.inputs:
-        yield from _makers(each)

@@ -16,9 +16,9 @@ import numpy as np
 from keras import ops
 
 from keras_saq.models.model import Trainable
+from keras_saq.models.wrapper import Wrapper
 from keras_saq.search.choice import probability_scope
 from keras_saq.sharpness import SAQModel
-from keras_saq.sharpness.wrapper import Wrapper
 
 # Share of the search in which the weight of the cost grows from 0.
 _RAMP = 0.2

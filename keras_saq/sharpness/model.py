@@ -3,6 +3,7 @@
 import keras
 
 from keras_saq.models import Trainable
+from keras_saq.models.wrapper import Wrapper
 from keras_saq.sharpness import ascent
 from keras_saq.sharpness import cases
 from keras_saq.sharpness import optimizers
@@ -12,7 +13,6 @@ from keras_saq.sharpness import strategies
 from keras_saq.sharpness.distillation import Distillation
 from keras_saq.sharpness.training_state import TrainingState
 from keras_saq.sharpness.training_state import training_attached
-from keras_saq.sharpness.wrapper import Wrapper
 
 BATCH_NORM = ("first", "both", "neither")
 

@@ -7,6 +7,8 @@ from keras import ops
 from keras_saq.models import quantized_layers
 from keras_saq.sharpness.measure import measure_sharpness
 from keras_saq.sharpness.participants import DEFAULT
+from keras_saq.tensorboard import ScalarWriter
+from keras_saq.tensorboard import require_tensorflow
 
 
 class QuantizationMonitor(keras.callbacks.Callback):
@@ -51,14 +53,22 @@ class QuantizationMonitor(keras.callbacks.Callback):
                 f"Received: every={every!r}"
             )
         if log_dir is not None:
-            _tensorflow()
+            require_tensorflow()
         self.log_dir = log_dir
         self.every = int(every)
         self._codes = {}
+        self._writer = None
 
     def on_train_begin(self, logs=None):
         self._codes = {}
         self._flip_rates()
+        if self.log_dir is not None:
+            self._writer = ScalarWriter(self.log_dir)
+
+    def on_train_end(self, logs=None):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every:
@@ -66,8 +76,8 @@ class QuantizationMonitor(keras.callbacks.Callback):
         found, details = self.measure()
         if logs is not None:
             logs.update(found)
-        if self.log_dir is not None:
-            self._write(epoch, found | details)
+        if self._writer is not None:
+            self._writer.write(found | details, epoch)
 
     def measure(self):
         """Two dicts of numbers: for the logs, and for TensorBoard alone."""
@@ -117,19 +127,6 @@ class QuantizationMonitor(keras.callbacks.Callback):
                 mean = float(np.exp(np.mean(np.log(scale))))
                 scales[f"{layer.name}/{i}"] = kind, mean
         return scales
-
-    def _write(self, epoch, values):
-        tf = _tensorflow()
-        # As a protocol buffer: this needs no TensorBoard to write.
-        made = tf.compat.v1.Summary()
-        for name, value in values.items():
-            made.value.add(tag=name, simple_value=value)
-        writer = tf.summary.create_file_writer(str(self.log_dir))
-        with writer.as_default():
-            tf.summary.experimental.write_raw_pb(
-                made.SerializeToString(), step=epoch
-            )
-        writer.close()
 
 
 class SharpnessMonitor(QuantizationMonitor):
@@ -218,15 +215,3 @@ class SharpnessMonitor(QuantizationMonitor):
 
 def _mean(values, sizes):
     return float(np.average(list(values), weights=sizes))
-
-
-def _tensorflow():
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(
-            "`log_dir=...` writes files for TensorBoard "
-            "with TensorFlow, which is not installed. Install it, or leave "
-            "`log_dir` out and read the curves from `History`."
-        ) from error
-    return tf

@@ -422,3 +422,24 @@ def test_failing_exports_keep_the_file_that_is_there(tmp_path, monkeypatch):
 
 def _interrupt(*args, **kwargs):
     raise KeyboardInterrupt
+
+
+class HasAModel(keras.Model):
+    """A user's model whose attribute `model` is only a part of it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.model = keras.Sequential([layers.Dense(6, activation="relu")])
+        self.head = layers.Dense(3)
+
+    def call(self, x):
+        return self.head(self.model(x))
+
+
+def test_a_part_that_is_called_model_is_not_taken_for_the_whole(tmp_path):
+    x = data((8,), 32)
+    model = HasAModel()
+    model(x)
+    q, report, parity = exported(model, "w4a8", x, tmp_path)
+    assert parity.reference_exact
+    assert parity.outputs[0].shape == (32, 3)

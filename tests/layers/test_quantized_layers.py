@@ -180,3 +180,26 @@ def test_batch_norm_rounds_its_offset_and_keeps_its_statistics():
     expected = slope * (z + g * np.rint(b / g))
     y = keras.ops.convert_to_numpy(call_on_bias_grid(norm, z, training=False))
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def _relu_model(activation):
+    inputs = keras.Input((6,))
+    x = layers.Dense(4)(inputs)
+    x = activation(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    return keras_saq.quantize_model(model, "w4a4", calibration=x).layers[2], x
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_relu_then_quantizer_is_both_in_turn(activation):
+    layer, _ = _relu_model(layers.Activation(activation))
+    x = np.random.default_rng(1).normal(size=(32, 4)).astype("float32") * 5
+    expected = layer.output_quantizer(keras.activations.get(activation)(x))
+    np.testing.assert_array_equal(layer(x), expected)
+
+
+def test_relu_before_an_unsigned_quantizer_is_not_computed():
+    for activation, expected in (("relu", True), ("relu6", False)):
+        layer, _ = _relu_model(layers.Activation(activation))
+        assert layer._relu_is_in_the_quantizer() is expected

@@ -2,7 +2,7 @@ import keras_saq
 from keras_saq.report.plots import plot_runs
 from keras_saq.report.runs import Run
 from keras_saq.report.runs import RunTable
-from keras_saq.report.table import format_table
+from keras_saq.table import format_table
 from tests import networks
 
 

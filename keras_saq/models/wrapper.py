@@ -1,4 +1,4 @@
-"""What a model around a model hands through to the one inside."""
+"""Models around a model: what they hand through, and what is inside."""
 
 
 class Wrapper:
@@ -26,3 +26,12 @@ class Wrapper:
     def summary(self, *args, **kwargs):
         """Prints the summary of the model inside."""
         self.model.summary(*args, **kwargs)
+
+
+def inner_model(model):
+    """The quantized model inside a `SAQModel`, or the model itself.
+
+    What tells them apart is the class: a user's model may well have an
+    attribute `model`, which is a part of it.
+    """
+    return model.model if isinstance(model, Wrapper) else model
