@@ -90,27 +90,9 @@ def one_run(settings, train, test):
     q = keras_saq.quantize_model(
         float_model, settings["bits"], calibration=train[0][:512]
     )
-    last = float_model.layers[-1]
-    probabilities = last.activation is keras.activations.softmax
-    loss = keras.losses.SparseCategoricalCrossentropy(
-        from_logits=not probabilities
-    )
     model = wrapped(q, settings["method"], settings["rho"])
     steps = len(train[0]) // FLAGS.batch_size * settings["epochs"]
-    model.compile(
-        cifar.example.SGDWithL2(
-            keras.optimizers.schedules.CosineDecay(
-                settings["learning_rate"], steps
-            ),
-            momentum=0.9,
-            nesterov=True,
-            l2=1e-4,
-        ),
-        loss,
-        metrics=["accuracy"],
-        # On CPU, XLA is slower on TensorFlow.
-        jit_compile=keras.backend.backend() == "jax",
-    )
+    cifar.compile_as(float_model, model, settings["learning_rate"], steps)
     before = model.evaluate(*test, batch_size=500, verbose=0)[1]
     start = time.process_time()
     model.fit(

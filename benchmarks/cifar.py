@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 
 import keras
+from keras import activations
 from keras import layers
 from keras import ops
 
@@ -93,3 +94,25 @@ def load_data(dataset, split, statistics):
         mean, std = statistics
         images = ((images / 255 - mean) / std).astype("float32")
     return images, data["label"].numpy()
+
+
+def compile_as(float_model, model, learning_rate, steps):
+    """Compiles a model for the labels and outputs of a float model here.
+
+    SGD with Nesterov momentum 0.9, L2 1e-4, a cosine to 0 over the steps.
+    """
+    probabilities = float_model.layers[-1].activation is activations.softmax
+    model.compile(
+        example.SGDWithL2(
+            keras.optimizers.schedules.CosineDecay(learning_rate, steps),
+            momentum=0.9,
+            nesterov=True,
+            l2=1e-4,
+        ),
+        keras.losses.SparseCategoricalCrossentropy(
+            from_logits=not probabilities
+        ),
+        metrics=["accuracy"],
+        # On CPU, XLA is slower on TensorFlow.
+        jit_compile=keras.backend.backend() == "jax",
+    )
