@@ -239,7 +239,7 @@ def main(argv):
     report(read())
 
 
-if __name__ == "__main__":
+def define_flags():
     flags.DEFINE_string("checkpoint", None, "MLPerf Tiny's ResNet-8, .h5.")
     flags.DEFINE_string("results", "search.jsonl", "One line per run.")
     flags.DEFINE_bool("report", False, "Only print the table of `--results`.")
@@ -252,4 +252,8 @@ if __name__ == "__main__":
     flags.DEFINE_integer("fine_tune_epochs", 1, "Epochs of fine-tuning.")
     flags.DEFINE_float("learning_rate", 0.01, "Of fine-tuning.")
     flags.DEFINE_integer("batch_size", 128, "Of fine-tuning.")
+
+
+if __name__ == "__main__":
+    define_flags()
     app.run(main)
