@@ -5,14 +5,19 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 
 from absl import app
 from absl.flags import argparse_flags
+
+from keras_saq.cli import config
 
 # Each is a module here with `HELP`, `DESCRIPTION`, `EXAMPLES`,
 # `add_arguments(parser)` and `run(args)`, which returns the exit code or None.
 COMMANDS = (
     "demo",
+    "quantize",
+    "train",
     "search",
     "latency",
     "export",
@@ -23,7 +28,8 @@ COMMANDS = (
 
 EXIT_CODES = """\
 exit codes: 0 done, 1 an error that the message explains, 2 wrong usage,
-3 (verify) the file does not compute what it should\
+3 (verify, train --export) the file does not compute what it should,
+130 interrupted\
 """
 
 
@@ -54,8 +60,27 @@ def parse(argv):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(subparser)
+        config.add_argument(subparser)
         subparser.set_defaults(run=command.run)
+    _apply_config(commands.choices, argv[1:])
     return parser.parse_args(argv[1:])
+
+
+def _apply_config(parsers, argv):
+    """Reads the file that `--config` names, if one is given."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    try:
+        found, rest = finder.parse_known_args(argv)
+    except SystemExit:  # `--config` without a file: told by the real parser
+        return
+    name = next((a for a in rest if a in parsers), None)
+    if found.config is None or name is None:
+        return
+    try:
+        config.apply(parsers[name], found.config)
+    except ValueError as error:
+        parsers[name].error(str(error))
 
 
 def main(args):
@@ -64,6 +89,9 @@ def main(args):
         code = args.run(args) or 0
         sys.stdout.flush()
         return code
+    except KeyboardInterrupt:
+        print(f"\nkeras-saq {args.command}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has read enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,11 +101,18 @@ def main(args):
         return 1
 
 
+def _show_warning(message, category, *_):
+    """A warning without the line of code that it comes from."""
+    if issubclass(category, UserWarning):
+        print(f"warning: {message}", file=sys.stderr)
+
+
 def run():
     """What the installed `keras-saq` calls."""
     # TensorFlow's messages about itself are not about the user's work.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    warnings.showwarning = _show_warning
     app.run(main, flags_parser=parse)
 
 

@@ -1,0 +1,345 @@
+"""`keras-saq train`: from a model and data to a trained quantized model."""
+
+import json
+import pathlib
+import sys
+
+from keras_saq.cli import config
+from keras_saq.cli import data_flags
+from keras_saq.cli import files
+from keras_saq.cli import output
+from keras_saq.cli import policies
+from keras_saq.cli import train_flags
+from keras_saq.cli.verify import EXIT_DEVIATES
+
+HELP = "train a .keras model with SAQ or QAT on any data set"
+DESCRIPTION = """\
+Trains a model with sharpness-aware quantization (SAQ), plain quantization-aware
+training (QAT) or in float. A float model is quantized first, with --policy;
+one that `keras-saq quantize` wrote is trained as it is.
+
+The folder RUN gets run.json (settings and results), history.csv, model.keras
+and best.keras. An interrupted run goes on where it stopped when the same
+command is given again, and comes to the same result.
+"""
+EXAMPLES = """\
+  keras-saq train float.keras --data=train.npz --output=run \\
+      --policy=w4a8 --epochs=2
+  keras-saq train quantized.keras --data=images --scale=1/255 --output=run2 \\
+      --method=qat --augment=shift_flip --epochs=2
+  keras-saq train float.keras --data=cifar10 --scale=1/255 --output=cifar \\
+      --rho=0.1 --teacher=float.keras --export=model.tflite
+  keras-saq train --config=run/run.json --output=again"""
+
+EXIT_INTERRUPTED = 130
+add_arguments = train_flags.add_arguments
+
+
+def run(args):
+    """Trains, and prints what came out."""
+    with output.progress_apart(args.json):
+        folder, code = _run(args)
+    if args.json:
+        print(json.dumps(folder.record, default=str))
+    return code
+
+
+def _run(args):
+    """The folder and the exit code."""
+    from keras_saq.cli.run_folder import RunFolder
+
+    _check(args)
+    settings = config.settings_of(args)
+    inputs = {name: getattr(args, name) for name in ("model", "teacher")}
+    inputs["policy"] = (args.policy or "").endswith(".json") and args.policy
+    folder = RunFolder(
+        args.output,
+        ["keras-saq", *sys.argv[1:]],
+        settings,
+        {name: path for name, path in inputs.items() if path},
+    )
+    if folder.is_finished:
+        print(
+            f"The run in '{folder.path}' is finished; nothing was done. "
+            "Another --output starts a new one."
+        )
+        _print_results(folder)
+        return folder, 0
+    try:
+        return folder, _train(args, folder)
+    except KeyboardInterrupt:
+        if folder.record["epochs_done"]:
+            folder.write(status="interrupted")
+        print(
+            f"\ninterrupted; {folder.record['epochs_done']} of {args.epochs} "
+            "epochs are saved. The same command goes on there.",
+            file=sys.stderr,
+        )
+        return folder, EXIT_INTERRUPTED
+
+
+def _check(args):
+    """Refuses what can be seen to be wrong before anything is loaded."""
+    if args.method == "float":
+        flag = policies.was_given(args) or (args.export and "--export")
+        if flag:
+            raise ValueError(
+                f"`{flag}` is for a quantized model, and `--method=float` "
+                "trains in float. Leave one of them out."
+            )
+        if args.freeze_scales is not None or args.sharpness_samples:
+            raise ValueError(
+                "`--freeze-scales` and `--sharpness-samples` are for a "
+                "quantized model, and `--method=float` trains in float."
+            )
+    if args.freeze_scales is not None and args.freeze_scales >= args.epochs:
+        raise ValueError(
+            f"`--freeze-scales={args.freeze_scales}` begins after the last "
+            f"epoch: there are {args.epochs}, counted from 0."
+        )
+    if args.export:
+        output.check_file(pathlib.Path(args.export), ".tflite")
+    data_flags.preprocessing(args)
+
+
+def _train(args, folder):
+    import keras
+
+    from keras_saq.cli import losses
+    from keras_saq.cli import training
+    from keras_saq.data import Batches
+    from keras_saq.data import open_source
+    from keras_saq.models import quantized_layers
+
+    keras.utils.set_random_seed(args.seed)
+    model = files.load_model(args.model, args.imports)
+    is_quantized = bool(quantized_layers(model))
+    policy = _policy(args, is_quantized)
+    teacher = None
+    if args.teacher:
+        teacher = files.load_model(args.teacher, args.imports)
+        teacher.trainable = False
+    source = open_source(args.data, args.data_dir)
+    train, validation, test = _samples(args, source, model)
+    objective = losses.choose(model, train, args.loss)
+    preprocess = data_flags.preprocessing(args)
+    batches = training.train_batches(args, train, preprocess)
+    held_out = validation and Batches(validation, args.batch_size, preprocess)
+    tested = test and Batches(test, args.batch_size, preprocess)
+    _print_plan(args, model, is_quantized, source, batches, held_out, tested)
+    print(f"loss: {objective.reason}")
+
+    def evaluate(network):
+        if tested is None:
+            return None
+        trainee = training.SAQModel(network)
+        training.compile_for(trainee, objective)
+        values = trainee.evaluate(
+            tested, return_dict=True, verbose=output.verbosity()
+        )
+        return {name: float(value) for name, value in values.items()}
+
+    folder.record["model"] = _describe(model, args.model, is_quantized)
+    folder.record["data"] = _sizes(source, train, validation, test)
+    folder.record["loss"] = objective.reason
+    folder.create()
+    float_model = None if is_quantized else model
+    if float_model is None and teacher is not None:
+        float_model = teacher
+    if policy is not None:
+        model = _quantized(args, model, policy, train, preprocess)
+    elif args.method != "float":
+        _calibrate(args, model, train, preprocess)
+    if folder.record["before_test"] is None and tested is not None:
+        if float_model is not None and args.method != "float":
+            print("testing the float model")
+            folder.record["float_test"] = evaluate(float_model)
+            _warn_of_chance(folder.record["float_test"], objective, model)
+        print("testing before training")
+        folder.write(before_test=evaluate(model))
+
+    # Again: what was evaluated or not must not matter.
+    keras.utils.set_random_seed(args.seed)
+    trainee = training.make_trainee(args, model, teacher, objective)
+    training.train(args, folder, trainee, objective, batches, held_out)
+    if tested is not None:
+        print("testing after training")
+        folder.record["test"] = evaluate(model)
+    output.save_model(model, folder.path / "model.keras")
+    code = 0
+    if args.export:
+        code = _export(args, folder, model, test or train, preprocess)
+    folder.finish()
+    _print_results(folder)
+    return code
+
+
+def _policy(args, is_quantized):
+    """The policy to quantize with, or `None`."""
+    if args.method == "float":
+        if is_quantized:
+            raise ValueError(
+                f"'{args.model}' is quantized, and `--method=float` trains in "
+                "float. Use `--method=qat` or `--method=saq`, or a float model."
+            )
+        return None
+    flag = policies.was_given(args)
+    if is_quantized and flag:
+        raise ValueError(
+            f"'{args.model}' is quantized already, so `{flag}` would change "
+            "nothing. Leave it out, or give the float model."
+        )
+    if is_quantized:
+        return None
+    policy = policies.make(args)
+    if args.export and policy.scheme != "litert":
+        raise ValueError(
+            "`--export` needs the scheme 'litert': with "
+            f"'{policy.scheme}' some tensors stay in float."
+        )
+    return policy
+
+
+def _samples(args, source, model):
+    """Training, validation and test samples; the last two may be `None`."""
+    split = args.train_split or source.train_split
+    train = data_flags.load(source, split, args, model)
+    validation = None
+    if args.validation_split:
+        train, validation = train.hold_out(args.validation_split, args.seed)
+    split = args.test_split or source.test_split
+    if split in (None, "none"):
+        return train, validation, None
+    test = data_flags.load(source, split, args, model, args.limit_test)
+    return train, validation, test
+
+
+def _quantized(args, model, policy, samples, preprocess):
+    from keras_saq.models import quantize_model
+
+    chosen = samples.choose(args.calibration_samples, args.seed)
+    print(
+        f"quantizing: {args.policy or 'w4a8'}, scales from {len(chosen)} "
+        "training samples"
+    )
+    return quantize_model(model, policy, preprocess(chosen.x[:]))
+
+
+def _calibrate(args, model, samples, preprocess):
+    """Takes the scales that a quantized model still lacks."""
+    from keras_saq.models import calibrate
+    from keras_saq.models.calibration import uncalibrated_layers
+
+    if uncalibrated_layers(model):
+        chosen = samples.choose(args.calibration_samples, args.seed)
+        print(f"taking missing scales from {len(chosen)} training samples")
+        calibrate(model, preprocess(chosen.x[:]))
+
+
+def _export(args, folder, model, samples, preprocess):
+    from keras_saq.export import export_litert
+
+    chosen = samples.choose(args.verify_samples, args.seed)
+    print(f"writing {args.export}, verifying on {len(chosen)} samples")
+    report = export_litert(model, args.export, verify=preprocess(chosen.x[:]))
+    parity = report.parity
+    folder.record["export"] = {
+        "path": args.export,
+        "file_bytes": report.file_bytes,
+        "reference_exact": parity.reference_exact,
+        "within_bounds": parity.within_bounds,
+        "max_lsb": parity.max_lsb,
+        "exact": parity.exact,
+        "top1_agreement": parity.top1_agreement,
+    }
+    print(parity)
+    return 0 if parity.within_bounds else EXIT_DEVIATES
+
+
+# What people read.
+
+
+def _describe(model, path, is_quantized):
+    return {
+        "path": str(path),
+        "name": model.name,
+        "parameters": model.count_params(),
+        "quantized": is_quantized,
+    }
+
+
+def _sizes(source, train, validation, test):
+    return {
+        "name": source.name,
+        "train": len(train),
+        "validation": len(validation) if validation else 0,
+        "test": len(test) if test else 0,
+        "input_shape": [int(n) for n in train.x.shape[1:]],
+        "classes": train.num_classes,
+    }
+
+
+def _print_plan(args, model, is_quantized, source, batches, held_out, tested):
+    kind = "quantized" if is_quantized else "float"
+    print(f"model: {model.name}, {kind}, {model.count_params():,} parameters")
+    samples = batches.samples
+    parts = [f"{len(samples):,} training"]
+    for part, name in ((held_out, "held out"), (tested, "test")):
+        if part is not None:
+            parts.append(f"{len(part.samples):,} {name}")
+    print(
+        f"data: {source.name}, {', '.join(parts)} samples of shape "
+        f"{tuple(samples.x.shape[1:])}, {samples.num_classes} classes"
+    )
+    step = args.method
+    if step == "saq":
+        step += f", rho {args.rho:g}, {args.strategy}, case {args.case}"
+    print(
+        f"training: {step}; {args.epochs} epochs of {len(batches)} steps, "
+        f"batch {batches.batch_size}"
+    )
+
+
+def _warn_of_chance(values, objective, model):
+    if not values or objective.metric != "accuracy" or not model.outputs:
+        return
+    classes = max(2, model.outputs[0].shape[-1])
+    if values["accuracy"] < 1.5 / classes:
+        print(
+            f"warning: the float model is right on {values['accuracy']:.1%} "
+            "of the test samples, which is about chance. If it is trained, "
+            "check --scale, --mean and --std: they must be those of its "
+            "training.",
+            file=sys.stderr,
+        )
+
+
+def _print_results(folder):
+    from keras_saq.table import format_table
+
+    record = folder.record
+    columns = [
+        ("float model", record["float_test"]),
+        ("before training", record["before_test"]),
+        ("after training", record["test"]),
+    ]
+    rows = [(name, values) for name, values in columns if values]
+    if rows:
+        names = sorted(rows[0][1])
+        cells = [
+            (name, *(f"{values[n]:.4f}" for n in names))
+            for name, values in rows
+        ]
+        print("\n" + format_table(("test", *names), cells))
+    best = record.get("best")
+    if best:
+        key = next(k for k in best if k != "epoch")
+        print(
+            f"\nbest epoch on the held-out part: {best['epoch'] + 1}, {key} "
+            f"{best[key]:.4f} (best.keras)"
+        )
+    names = sorted(p.name for p in folder.path.iterdir())
+    print(
+        f"{record['epochs_done']} epochs, {record['seconds']:.0f} seconds; "
+        f"in {folder.path}: {', '.join(names)}"
+    )
