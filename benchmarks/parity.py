@@ -92,7 +92,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "Its float weights: .h5 or .npz.")
     flags.DEFINE_list("bits", ["w8a8", "w4a8", "w4a4", "w2a4"], "Presets.")
     flags.DEFINE_integer("steps", 100, "Steps of training.", lower_bound=0)
-    flags.DEFINE_float("learning_rate", 0.01, "Initial learning rate.")
+    flags.DEFINE_float("learning_rate", 0.001, "Initial learning rate.")
     flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
     flags.DEFINE_integer("samples", 2000, "Test images.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Seed of order and crops.")
