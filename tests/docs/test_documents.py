@@ -1,11 +1,11 @@
-"""Runs the Python blocks of the README and of the documents, as printed.
+"""Runs the Python blocks of the README and of the pages, as printed.
 
 A document's blocks share one namespace, in the order in which they stand. It
 starts with what every user has: a trained model, data, a loss.
 """
 
-import pathlib
 import re
+import textwrap
 
 import keras
 import numpy as np
@@ -13,21 +13,26 @@ import pytest
 from keras import layers
 
 import keras_saq
+from tests.docs.pages import ROOT
+from tests.docs.pages import pages
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# In a list a block is indented.
+_BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 def documents():
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    return {page.name: blocks(page) for page in pages if blocks(page)}
+    return {
+        page.relative_to(ROOT).as_posix(): blocks(page)
+        for page in [ROOT / "README.md", *pages()]
+        if blocks(page)
+    }
 
 
 def blocks(page):
     """List of `(line, source)` of the Python blocks of a page."""
     text = page.read_text(encoding="utf-8")
     return [
-        (text[: match.start(1)].count("\n"), match[1])
+        (text[: match.start(2)].count("\n"), textwrap.dedent(match[2]))
         for match in _BLOCK.finditer(text)
     ]
 
