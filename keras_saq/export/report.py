@@ -80,6 +80,7 @@ class ExportReport(FileReport):
         return sum(row.predicted for row in self.layer_bytes)
 
     def to_dict(self):
+        """The report as plain data, arrays left out."""
         parity = None if self.parity is None else self.parity.to_dict()
         # Without the arrays that a deep copy would take along.
         plain = dataclasses.replace(self, parity=None)

@@ -28,6 +28,22 @@ class PerturbationScope:
         quantized: dict from the `id` of a weight's variable to its quantized
             value, unperturbed, of all weights that were quantized inside.
         reads: counts, per `id` of a variable, how often its value was read.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np
+    >>> from keras_saq.layers import PerturbationScope
+    >>> inputs = keras.Input((2,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    >>> x = np.eye(2, dtype="float32")
+    >>> q = keras_saq.quantize_model(model, "w8", calibration=x)
+    >>> kernel = q.layers[-1].kernel
+    >>> eps = {id(kernel): np.float32([[0.5], [0.0]])}
+    >>> clean = keras.ops.convert_to_numpy(q(x))
+    >>> with PerturbationScope(eps):
+    ...     moved = keras.ops.convert_to_numpy(q(x))
+    >>> bool(np.allclose(moved - clean, [[0.5], [0.0]]))
+    True
     """
 
     def __init__(self, perturbations=None):
@@ -44,6 +60,7 @@ class PerturbationScope:
         _state.scope = self._previous
 
     def add_to(self, variable, quantized):
+        """`quantized`, plus what the scope holds for its variable."""
         self.quantized[id(variable)] = quantized
         eps = self._perturbations.get(id(variable))
         if eps is None:

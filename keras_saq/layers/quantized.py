@@ -40,6 +40,11 @@ class Quantized(Composite):
     `QuantizeConfig`, under one registered name for every class. A composite
     layer also has the table of what becomes of the layers inside of it (see
     `keras_saq.layers.hidden`).
+
+    Attributes:
+        quantize_config: the `QuantizeConfig`.
+        quantizers: list of the layer's own quantizers.
+        weight_names: names of the weights that are quantized.
     """
 
     @classmethod
@@ -259,7 +264,21 @@ def _quantize_then(quantizer, activation, x):
 
 @functools.cache
 def quantized_class(float_class):
-    """The quantized look-alike of a layer class, made once per class."""
+    """The quantized look-alike of a layer class, made once per class.
+
+    Args:
+        float_class: a class of Keras layers.
+
+    Returns:
+        A subclass of it and of `Quantized`.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_saq.layers import Quantized, quantized_class
+    >>> issubclass(quantized_class(keras.layers.Dense), Quantized)
+    True
+    """
     if issubclass(float_class, keras.layers.BatchNormalization):
         float_call = call_on_bias_grid
     elif is_separable(float_class):
@@ -376,6 +395,20 @@ def quantize_layer(layer, config):
 
     Returns:
         A layer of class `quantized_class(type(layer))`.
+
+    Raises:
+        ValueError: if `config` is no `QuantizeConfig`.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_saq import QuantizeConfig
+    >>> from keras_saq.layers import quantize_layer
+    >>> from keras_saq.quantizers import LSQ
+    >>> config = QuantizeConfig({"kernel": LSQ(4, narrow_range=True)})
+    >>> layer = quantize_layer(keras.layers.Dense(3), config)
+    >>> isinstance(layer, keras.layers.Dense), type(layer).__name__
+    (True, 'QuantizedDense')
     """
     if not isinstance(config, QuantizeConfig):
         raise ValueError(

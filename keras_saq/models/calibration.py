@@ -52,6 +52,19 @@ def calibrate(model, data):
             dict of arrays; or an iterable of batches `x`, `(x, y)` or
             `(x, y, sample_weight)`, such as a `tf.data.Dataset` or a
             `keras.utils.PyDataset`. At most the first 512 samples are used.
+
+    Raises:
+        ValueError: if there is no data, or it is not finite.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np
+    >>> inputs = keras.Input((4,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    >>> q = keras_saq.quantize_model(model, "w4a8")
+    >>> keras_saq.calibrate(q, np.eye(4, dtype="float32"))
+    >>> all(quantizer.calibrated for quantizer in q.layers[-1].quantizers)
+    True
     """
     if not uncalibrated_layers(model):
         return

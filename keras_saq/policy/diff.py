@@ -20,6 +20,13 @@ class PolicyDiff:
             and say something else of them.
         reordered: whether the rules in both have another order, which can
             change who wins.
+
+    Example:
+
+    >>> from keras_saq.policy import get
+    >>> print(get("w4a8").diff(get("w2a8")))
+    ~ Rule(weight_bits=4, activation_bits=8) -> Rule(weight_bits=2,
+      activation_bits=8)
     """
 
     fields: dict

@@ -240,7 +240,23 @@ class QuantizePolicy:
 
 
 def get(policy):
-    """Resolves a preset name, a path of a `.json` file, or a policy."""
+    """Resolves a preset name, a path of a `.json` file, or a policy.
+
+    Args:
+        policy: such a name, a path, or a `QuantizePolicy`.
+
+    Returns:
+        A `QuantizePolicy`.
+
+    Raises:
+        ValueError: if it is none of these, or if the file is no policy.
+
+    Example:
+
+    >>> from keras_saq import policy
+    >>> policy.get("w4a8").rules
+    (Rule(weight_bits=4, activation_bits=8),)
+    """
     if isinstance(policy, QuantizePolicy):
         return policy
     if isinstance(policy, (str, os.PathLike)):

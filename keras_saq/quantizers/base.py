@@ -17,7 +17,21 @@ _UNCALIBRATED, _UNSIGNED, _SIGNED = 0, 1, 2
 
 
 def check_bits(num_bits, what="num_bits"):
-    """Returns `num_bits` as an int, or raises if it is not in 2..8."""
+    """Returns `num_bits` as an int, or raises if it is not in 2..8.
+
+    Args:
+        num_bits: an integer.
+        what: its name, for the error.
+
+    Raises:
+        ValueError: if it is no integer or out of the range.
+
+    Example:
+
+    >>> from keras_saq.quantizers import check_bits
+    >>> check_bits(4.0)
+    4
+    """
     if isinstance(num_bits, bool) or int(num_bits) != num_bits:
         raise ValueError(
             f"`{what}` must be an integer. Received: {what}={num_bits!r}"
@@ -59,6 +73,27 @@ class Quantizer(keras.layers.Layer):
         for_activations: whether it is made for activations.
         export_obstacle: `None` where an integer kernel can compute with
             `scale` and `codes`, otherwise a sentence that says why not.
+
+    Raises:
+        ValueError: if an argument is out of its range, or, when it takes its
+            scale from data, if these are empty or not finite.
+
+    Example, a quantizer with a scale that is never changed:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_saq.quantizers import Quantizer
+    >>> from keras_saq.quantizers.fake_quant import fake_quantize
+    >>> @keras.saving.register_keras_serializable("doc")
+    ... class Tenths(Quantizer):
+    ...     scale = 0.1
+    ...
+    ...     def fake_quantize(self, x, training=False):
+    ...         return fake_quantize(x, self.scale, self.qmin, self.qmax)
+    >>> quantizer = Tenths(num_bits=4)
+    >>> quantizer.initialize(np.ones(1))
+    >>> quantizer.codes(np.float32([-0.31, 0.24, 5.0])).tolist()
+    [-3, 2, 7]
     """
 
     for_weights = True

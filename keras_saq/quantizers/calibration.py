@@ -7,6 +7,15 @@ _state = threading.local()
 
 
 def is_calibrating():
+    """Whether this thread is inside of a `calibration_scope`.
+
+    Example:
+
+    >>> from keras_saq.quantizers import calibration_scope, is_calibrating
+    >>> with calibration_scope():
+    ...     print(is_calibrating())
+    True
+    """
     return getattr(_state, "active", False)
 
 
@@ -15,6 +24,16 @@ def calibration_scope():
     """Inside, each uncalibrated quantizer initialises from its next input.
 
     Eager execution only: the scale is assigned while the layer is called.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_saq.quantizers import LSQ, calibration_scope
+    >>> quantizer = LSQ(8)
+    >>> with calibration_scope():
+    ...     _ = quantizer(np.float32([-1.0, 1.0]))
+    >>> quantizer.calibrated
+    True
     """
     previous = is_calibrating()
     _state.active = True

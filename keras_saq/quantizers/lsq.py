@@ -27,6 +27,10 @@ class LSQ(LearnedScale):
         initial_scale: `"mse"` (least squared error), `"lsq"` (the paper's
             rule), `"minmax"`, `"percentile"`, `"dobi"` or `"three_sigma"`.
 
+    Raises:
+        ValueError: if an argument is out of its range, or, when it takes its
+            scale from data, if these are empty or not finite.
+
     Example:
 
     >>> import keras

@@ -46,7 +46,14 @@ _COMMON = (
 
 
 def known_names():
-    """The names that `get` understands, sorted."""
+    """The names that `get` understands, sorted.
+
+    Example:
+
+    >>> from keras_saq import quantizers
+    >>> "lsq" in quantizers.known_names()
+    True
+    """
     return sorted(_CLASSES)
 
 
@@ -99,6 +106,15 @@ def check_role(quantizer, role):
 
     Returns:
         `quantizer`.
+
+    Raises:
+        ValueError: if it is not made for that.
+
+    Example:
+
+    >>> from keras_saq.quantizers import LSQ, check_role
+    >>> check_role(LSQ(4), "weights").num_bits
+    4
     """
     if role not in ("weights", "activations"):
         raise ValueError(

@@ -47,6 +47,11 @@ class Budget:
         latency: seconds of one inference by `latency_table`.
         latency_table: a `keras_saq.search.LatencyTable` or its `.json`.
 
+    Raises:
+        ValueError: if nothing is limited, if a limit is neither a number
+            above 0 nor a relative one, or if `latency` and `latency_table`
+            are not given together.
+
     Example:
 
     >>> from keras_saq.search import Budget

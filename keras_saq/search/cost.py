@@ -73,6 +73,16 @@ def layer_costs(model):
     Returns:
         List in the order of the graph. Layers that are called where the
         graph does not show it come last, with no multiplications.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_saq.search import layer_costs
+    >>> inputs = keras.Input((16,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+    >>> (cost,) = layer_costs(model)
+    >>> cost.macs, cost.bops  # 64 multiplications of 32 by 32 bits
+    (64, 65536)
     """
     costs, seen = [], set()
     for site in Graph(model).sites:

@@ -166,7 +166,19 @@ def measure_latency(
         verbose: 1 for a progress bar, 0 for none.
 
     Returns:
-        A `LatencyTable`. Layers that have no integer kernel are not in it.
+        A `LatencyTable`, in seconds. Layers that have no integer kernel are
+        not in it.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_saq.search import measure_latency
+    >>> inputs = keras.Input((16,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+    >>> table = measure_latency(model, weight_bits=(8,), runs=3, verbose=0)
+    >>> [seconds > 0 for entry in table.seconds_by_layer.values()
+    ...  for seconds in entry.values()]
+    [True]
     """
     sites = {}
     space = SearchSpace(model, tuple(weight_bits), target="litert")

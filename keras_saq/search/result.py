@@ -15,7 +15,8 @@ class FrontPoint:
     Attributes:
         policy: the `QuantizePolicy`.
         cost: dict of its costs.
-        accuracy: of the supernet with its bits, 0 to 1.
+        accuracy: of the supernet with its bits, 0 to 1, on the data that
+            `PolicySearch.front` measured it on.
     """
 
     policy: QuantizePolicy

@@ -77,6 +77,23 @@ class PolicySearch:
         seconds: what `fit` took.
         history: dict of lists: losses and metrics by epoch.
         probabilities: list by epoch of the probabilities of each group.
+
+    Raises:
+        ValueError: if an argument is none of what it can be, or if the model
+            has nothing to search.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,))] + [keras.layers.Dense(8, name=n) for n in "abc"]
+    ... )
+    >>> proxy = np.eye(8, dtype="float32"), np.arange(8)
+    >>> search = keras_saq.PolicySearch(
+    ...     model, proxy, "uniform", candidates=(2, 4), target="paper")
+    >>> search = search.fit(keras_saq.Budget(bops="w4a4"))
+    >>> search.policy().provenance["bits"]["b weights"]
+    4
     """
 
     def __init__(
@@ -306,8 +323,9 @@ def search_policy(model, proxy, budget, method="seam", **kwargs):
     Trains, on the proxy, a supernet that holds all candidate bits at once
     (one convolution per layer), with cross entropy, a large-margin term and a
     soft budget; then an integer program takes the most probable policy that
-    meets the budget exactly. `method` names baselines of the same call. See
-    docs/search.md; `"seam"` is a reconstruction of SEAM (arXiv 2302.06845).
+    meets the budget exactly. `method` names baselines of the same call.
+    `"seam"` is a reconstruction of SEAM (arXiv 2302.06845), see
+    docs/choosing_bits.md.
 
     Args:
         model: a built float Keras model, trained; it is not changed.

@@ -16,7 +16,24 @@ _INFEASIBLE = 2
 
 
 class InfeasibleBudget(ValueError):
-    """A budget that no assignment meets."""
+    """A budget that no assignment meets.
+
+    A `ValueError`; its message has the range that can be reached.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_saq.search import Budget, InfeasibleBudget, search_policy
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,))] + [keras.layers.Dense(4) for _ in range(3)]
+    ... )
+    >>> proxy = np.eye(4, dtype="float32"), np.arange(4)
+    >>> try:
+    ...     search_policy(model, proxy, Budget(bops=1), method="random")
+    ... except InfeasibleBudget as error:
+    ...     print("reachable" in str(error))
+    True
+    """
 
 
 def solve(groups, scores, limits, at_least=None):

@@ -39,6 +39,18 @@ class Supernet:
         choices: list of `Choice`, one for each group of the space.
         clock: the `Clock` that the choices follow.
         head: the last layer with weights.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_saq.search import SearchSpace, Supernet
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,))] + [keras.layers.Dense(4) for _ in range(3)]
+    ... )
+    >>> space = SearchSpace(model, (2, 4), target="paper")
+    >>> supernet = Supernet(space, np.eye(4, dtype="float32"))
+    >>> len(supernet.choices)  # the weights and the input of the middle layer
+    2
     """
 
     def __init__(

@@ -22,6 +22,10 @@ class Distillation:
         temperature: T, above 0.
         from_logits: whether outputs are logits; `False` for probabilities.
 
+    Raises:
+        ValueError: if an argument is out of its range, or, in training, if
+            teacher and student have outputs of different shapes.
+
     Example:
 
     >>> import keras, keras_saq

@@ -60,7 +60,11 @@ def loss_landscape(
         loss: a Keras loss, in place of the compiled one.
 
     Returns:
-        A `Landscape`.
+        A `Landscape`; losses are in the units of the loss.
+
+    Raises:
+        ValueError: if `dimensions`, `points` or `span` cannot be, if the
+            model has no loss or no scales yet, or if there is no data.
 
     Example:
 
@@ -137,6 +141,20 @@ def plot_loss_landscape(landscapes, path):
 
     Returns:
         The path.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+        ValueError: if there is no landscape, or one and two dimensions are
+            mixed.
+
+    Example:
+
+    >>> import numpy as np, tempfile
+    >>> from keras_saq.sharpness import Landscape, plot_loss_landscape
+    >>> steps = np.linspace(-1, 1, 5)
+    >>> bowls = {n: Landscape(steps, k * steps**2)
+    ...          for n, k in {"sharp": 4.0, "flat": 1.0}.items()}
+    >>> path = plot_loss_landscape(bowls, tempfile.mkdtemp() + "/bowls.svg")
     """
     dimensions = {found.dimensions for found in landscapes.values()}
     if len(dimensions) != 1:

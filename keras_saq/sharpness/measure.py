@@ -77,7 +77,11 @@ def measure_sharpness(
         seed: of the first vector.
 
     Returns:
-        A `Sharpness`.
+        A `Sharpness`; loss and rise are in the units of the loss.
+
+    Raises:
+        ValueError: if `rho` or `steps` is out of its range, if the model has
+            no loss, no scales yet or nothing to move, or if there is no data.
 
     Example:
 

@@ -67,6 +67,11 @@ class SAQModel(Wrapper, Trainable, keras.Model):
         decay_scales: whether the optimizer's weight decay acts on scales.
         distillation: a `keras_saq.Distillation`, or `None`.
 
+    Raises:
+        ValueError: if `model` is no Keras model, or an argument is none of
+            what it can be; in `fit`, if the model has no trainable weights,
+            or if a layer would hide the perturbation from the second pass.
+
     Example:
 
     >>> import keras, keras_saq, numpy as np

@@ -147,6 +147,10 @@ class SharpnessMonitor(QuantizationMonitor):
         perturb: as for `measure_sharpness`.
         batch_size: for arrays.
 
+    Raises:
+        ValueError: when training begins, if `rho` is not given and that of
+            the model is 0.
+
     Example:
 
     >>> import keras, keras_saq, numpy as np
@@ -187,6 +191,7 @@ class SharpnessMonitor(QuantizationMonitor):
         super().on_train_begin(logs)
 
     def measure(self):
+        """Two dicts of numbers: for the logs, and for TensorBoard alone."""
         measured = measure_sharpness(
             self.model,
             self.data,

@@ -26,6 +26,9 @@ def exclude_scales_from_weight_decay(optimizer, model):
     Returns:
         `optimizer`.
 
+    Raises:
+        ValueError: if the optimizer is built already.
+
     Example:
 
     >>> import keras, keras_saq

@@ -50,6 +50,12 @@ def get(identifier):
         identifier: a `Strategy`, a key of `STRATEGIES`, or a serialized
             strategy.
 
+    Returns:
+        A `Strategy`.
+
+    Raises:
+        ValueError: if there is none of that name.
+
     Example:
 
     >>> from keras_saq.sharpness import strategies

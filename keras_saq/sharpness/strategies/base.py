@@ -12,6 +12,26 @@ class Strategy:
     with `keras.saving.register_keras_serializable`. Shapes must not depend on
     values and branches on values must be `keras.ops.cond`, so that the step
     is compiled once.
+
+    Example, plain training without a second pass:
+
+    >>> import keras, keras_saq
+    >>> from keras_saq.sharpness.strategies import Strategy
+    >>> @keras.saving.register_keras_serializable("doc")
+    ... class Plain(Strategy):
+    ...     cost = 1.0
+    ...
+    ...     def step(self, step):
+    ...         clean = step.clean()
+    ...         return step.outcome(clean.gradients, clean, clean)
+    >>> inputs = keras.Input((4,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    >>> saq = keras_saq.SAQModel(model, rho=0.1, strategy=Plain())
+    >>> saq.compile("sgd", "mse")
+    >>> x, y = keras.ops.ones((8, 4)), keras.ops.ones((8, 2))
+    >>> losses = saq.fit(x, y, epochs=2, verbose=0).history["loss"]
+    >>> losses[1] < losses[0]
+    True
     """
 
     @property
@@ -59,6 +79,12 @@ class Full(Strategy):
     """Both passes, every step: SAM (arXiv 2010.01412) and SAQ as published.
 
     Cost: 2.
+
+    Example:
+
+    >>> from keras_saq.sharpness.strategies import Full
+    >>> Full().cost
+    2.0
     """
 
     cost = 2.0

@@ -37,6 +37,12 @@ class ESAM(Strategy):
         beta: share of the variables that are perturbed.
         gamma: share of the samples of a batch that are descended on.
         seed: of the masks.
+
+    Example:
+
+    >>> from keras_saq.sharpness.strategies import ESAM
+    >>> round(ESAM(gamma=0.5).cost, 2)
+    1.83
     """
 
     def __init__(self, beta=0.6, gamma=0.5, seed=0):

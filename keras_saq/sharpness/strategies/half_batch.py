@@ -24,6 +24,12 @@ class HalfBatch(Strategy):
 
     Args:
         fraction: which share of the batch the ascent sees.
+
+    Example:
+
+    >>> from keras_saq.sharpness.strategies import HalfBatch
+    >>> HalfBatch(fraction=0.25).cost
+    1.25
     """
 
     def __init__(self, fraction=0.5):

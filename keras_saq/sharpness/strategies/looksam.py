@@ -32,6 +32,12 @@ class LookSAM(Strategy):
     Args:
         k: number of steps from one perturbed step to the next.
         alpha: weight of the reused component.
+
+    Example:
+
+    >>> from keras_saq.sharpness.strategies import LookSAM
+    >>> LookSAM(k=10).cost
+    1.1
     """
 
     def __init__(self, k=5, alpha=0.7):

@@ -20,6 +20,12 @@ class Momentum(Strategy):
 
     Cost: 1. There is no clean pass: the loss and the metrics that `fit`
     reports, and batch statistics, are those at the perturbed weights.
+
+    Example:
+
+    >>> from keras_saq.sharpness.strategies import Momentum
+    >>> Momentum().cost
+    1.0
     """
 
     cost = 1.0

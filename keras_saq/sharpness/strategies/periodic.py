@@ -23,6 +23,12 @@ class Periodic(Strategy):
 
     Args:
         k: number of steps from one perturbed step to the next.
+
+    Example:
+
+    >>> from keras_saq.sharpness.strategies import Periodic
+    >>> Periodic(k=4).cost
+    1.25
     """
 
     def __init__(self, k=5):
