@@ -37,7 +37,7 @@ myst_dmath_double_inline = False
 
 # Docstrings write code in single backticks.
 default_role = "code"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 # Keras's docstrings are Markdown, and documented by Keras.
@@ -47,6 +47,7 @@ autosummary_generate = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"keras_saq {release}"

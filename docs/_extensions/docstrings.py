@@ -1,10 +1,13 @@
 """Reads the house's docstrings, which are Google style with a bit of Markdown.
 
+Signatures of Keras layers are those of `__init__`, not of Keras's `__new__`.
+
 What reStructuredText would read in another way: indented formulas and tables
 are shown as they stand, and code in backticks may be followed by a letter, as
 in "a list of `Rule`s".
 """
 
+import inspect
 import re
 
 _SECTION = re.compile(
@@ -66,7 +69,16 @@ def _escaped(lines):
         yield "".join(parts)
 
 
+def signature(app, what, name, obj, options, text, returns):
+    if what != "class" or not inspect.isfunction(obj.__init__):
+        return None
+    found = inspect.signature(obj.__init__)
+    parameters = list(found.parameters.values())[1:]
+    return str(found.replace(parameters=parameters)), returns
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", signature)
     # Before napoleon, which reads the sections.
     app.connect("autodoc-process-docstring", process, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
