@@ -96,6 +96,7 @@ def _sources(program, layers):
 
     Tensors have the path of their layer; where a tensor is clipped in several
     stages, those behind the first have a number, and the last one counts.
+    Where a float activation of the same layer follows, none is its output.
     """
     last = {}
     for op in program.ops:
@@ -103,6 +104,8 @@ def _sources(program, layers):
         path = name if name in layers else re.sub(r"_\d+$", "", name)
         if path in layers and not op.output.is_float:
             last[path] = op
+        elif op.output.is_float and op.kind != "dequantize":
+            last.pop(name.rpartition("/")[0], None)
     return {id(op): path for path, op in last.items()}
 
 

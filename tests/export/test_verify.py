@@ -235,3 +235,22 @@ def test_inputs_in_a_dict_and_missing_ones(tmp_path):
     assert report.reference_exact and report.first_deviation is None
     with pytest.raises(ValueError, match="2 inputs.*1 arrays"):
         keras_saq.verify_litert(path, q, data["a"])
+
+
+@pytest.mark.filterwarnings("ignore:1 layer.s. stay in float")
+def test_sums_before_a_float_activation_are_not_the_layers_output(tmp_path):
+    """A softmax, a GELU in float: what the integers make is not compared."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(3, activation="softmax")(
+        layers.Dense(5, activation="gelu", name="hidden")(inputs)
+    )
+    model = keras.Model(inputs, x)
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    q = keras_saq.quantize_model(model, "w8a8", calibration=x)
+    path = tmp_path / "m.tflite"
+    keras_saq.export_litert(q, path)
+    report = keras_saq.verify_litert(path, q, x, per_layer=True)
+    sums = [r for r in report.layers if r.operator == "FULLY_CONNECTED"]
+    assert len(sums) == 2 and all(row.max_lsb is None for row in sums)
+    # What the second layer reads is the first one's output again.
+    assert [r.max_lsb for r in report.layers if r.max_lsb is not None] == [0]
