@@ -35,8 +35,8 @@ myst_heading_anchors = 4
 myst_dmath_allow_digits = False
 myst_dmath_double_inline = False
 
-# Docstrings write code in single backticks.
-default_role = "code"
+# Docstrings write code in single backticks; names that have a page are links.
+default_role = "py:obj"
 autodoc_default_options = {"members": True}
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"

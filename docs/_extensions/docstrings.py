@@ -13,7 +13,8 @@ import re
 _SECTION = re.compile(
     r"(Args|Attributes|Returns|Raises|Yields|Example|Examples):$"
 )
-_CODE = re.compile(r"(`[^`]+`)")
+_CODE = re.compile(r"((?<!`)`[^`]+`(?!`))")
+_NAME = re.compile(r"`[A-Za-z_][\w.]*`")
 
 
 def process(app, what, name, obj, options, lines):
@@ -66,6 +67,11 @@ def _escaped(lines):
             parts[i] = parts[i].replace("|", r"\|")
             if i and re.match(r"\w", parts[i]):
                 parts[i] = "\\ " + parts[i]
+        # Names become links; other code would lose a leading dot as one.
+        parts[1::2] = [
+            part if _NAME.fullmatch(part) else f"`{part}`"
+            for part in parts[1::2]
+        ]
         yield "".join(parts)
 
 
