@@ -1,5 +1,9 @@
 """`keras-saq benchmark`: the latency of files, in turns."""
 
+import sys
+
+from keras_saq.cli import arguments
+
 HELP = "latency and memory of .tflite files, measured in turns"
 DESCRIPTION = """\
 Runs .tflite files in turns, round by round, on random inputs of one sample,
@@ -16,13 +20,13 @@ def add_arguments(parser):
     parser.add_argument("files", nargs="+", metavar="file", help=".tflite")
     parser.add_argument(
         "--threads",
-        type=int,
+        type=arguments.positive_integer,
         default=1,
         help="threads of the kernels (default: %(default)s)",
     )
     parser.add_argument(
         "--rounds",
-        type=int,
+        type=arguments.positive_integer,
         default=100,
         help="how often the files take turns (default: %(default)s)",
     )
@@ -31,15 +35,14 @@ def add_arguments(parser):
         action="store_true",
         help="LiteRT's built-in kernels instead of XNNPACK's",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON instead of a table"
-    )
+    arguments.add_json(parser)
 
 
 def run(args):
     """Prints the measurement."""
     from keras_saq.export import benchmark_litert
 
+    print(f"running {len(args.files)} files in turns ...", file=sys.stderr)
     report = benchmark_litert(
         args.files,
         num_threads=args.threads,

@@ -1,5 +1,7 @@
 """The flags that say which data a command reads, and how."""
 
+import numpy as np
+
 from keras_saq.cli import arguments
 from keras_saq.cli import output
 
@@ -101,4 +103,19 @@ def load(source, split, args, model, limit=None):
             f"The model '{model.name}' takes inputs of shape {expected}, and "
             f"those of '{source.name}' have shape {received}."
         )
+    _check_finite(samples)
     return samples
+
+
+def _check_finite(samples):
+    """Raises for NaN, which ReLUs would turn into zeros silently."""
+    for name, array in (("inputs", samples.x), ("labels", samples.y)):
+        if array.dtype.kind == "f":
+            axes = tuple(range(1, array.ndim))
+            bad = np.flatnonzero(~np.isfinite(array).all(axes))
+            if len(bad):
+                raise ValueError(
+                    f"The {name} of '{samples.name}' must be finite. Received "
+                    f"NaN or infinity in {len(bad)} of {len(samples)} samples, "
+                    f"the first of which is number {bad[0]}."
+                )

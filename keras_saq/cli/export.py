@@ -2,6 +2,7 @@
 
 import sys
 
+from keras_saq.cli import arguments
 from keras_saq.cli import files
 
 HELP = "write a quantized .keras model as an integer .tflite file"
@@ -47,9 +48,7 @@ def add_arguments(parser):
         action="store_true",
         help="write no file if it does not compute what it should",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON instead of text"
-    )
+    arguments.add_json(parser)
 
 
 def run(args):

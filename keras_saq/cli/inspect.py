@@ -1,5 +1,7 @@
 """`keras-saq inspect`: what is in a `.tflite` file."""
 
+from keras_saq.cli import arguments
+
 HELP = "what is in a .tflite file, ours or anybody's"
 DESCRIPTION = """\
 Reads a .tflite file: its inputs and outputs, its operators with their types
@@ -9,15 +11,13 @@ A damaged file is refused; LiteRT is asked in a process of its own.
 """
 EXAMPLES = """\
   keras-saq inspect model.tflite
-  keras-saq inspect model.tflite --json | jq .operators"""
+  keras-saq inspect model.tflite --json"""
 
 
 def add_arguments(parser):
     """The flags of the command."""
     parser.add_argument("file", help="the .tflite file")
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON instead of text"
-    )
+    arguments.add_json(parser)
 
 
 def run(args):

@@ -3,6 +3,8 @@
 import pathlib
 import sys
 
+from keras_saq.cli import arguments
+from keras_saq.cli import output
 from keras_saq.cli.files import add_model_arguments
 from keras_saq.cli.files import load_model
 
@@ -13,9 +15,9 @@ each, with the LiteRT interpreter on this machine, and writes the table for
 `keras-saq search --latency-table`.
 """
 EXAMPLES = """\
-  keras-saq latency model.keras --output=latency.json
-  keras-saq search model.keras --proxy=cifar10 --latency="0.9x w8a8" \\
-      --latency-table=latency.json"""
+  keras-saq latency float.keras --output=latency.json
+  keras-saq search float.keras --proxy=train.npz --latency="1.1x w8a8" \\
+      --latency-table=latency.json --method=sensitivity"""
 
 
 def add_arguments(parser):
@@ -28,34 +30,32 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=arguments.positive_integer,
         default=1,
         help="threads of the kernels (default: %(default)s)",
     )
     parser.add_argument(
         "--runs",
-        type=int,
+        type=arguments.positive_integer,
         default=50,
         help="inferences per layer, of which the median counts (default: "
         "%(default)s)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the table as JSON"
-    )
+    arguments.add_json(parser)
 
 
 def run(args):
     """Measures and writes the table."""
     from keras_saq.search import measure_latency
 
-    if not pathlib.Path(args.output).parent.is_dir():
-        raise ValueError(f"The folder of '{args.output}' does not exist.")
-    table = measure_latency(
-        load_model(args.model, args.imports),
-        threads=args.threads,
-        runs=args.runs,
-        verbose=0 if args.json else 1,
-    )
+    output.check_file(pathlib.Path(args.output), ".json")
+    with output.progress_apart(args.json):
+        table = measure_latency(
+            load_model(args.model, args.imports),
+            threads=args.threads,
+            runs=args.runs,
+            verbose=output.verbosity(),
+        )
     table.save(args.output)
     if args.json:
         sys.stdout.write(table.to_json())

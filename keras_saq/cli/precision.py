@@ -4,6 +4,8 @@ import contextlib
 
 from keras import dtype_policies
 
+from keras_saq.quantizers import Quantizer
+
 NAMES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -11,7 +13,8 @@ NAMES = ("float32", "mixed_bfloat16", "mixed_float16")
 def mixed_precision(model, name):
     """Inside, a model computes in another precision; its output does not.
 
-    Variables stay float32, and so does what is saved afterwards.
+    Quantizers round in float32. Variables stay float32, and so does what is
+    saved afterwards.
 
     Args:
         model: the model.
@@ -28,7 +31,9 @@ def mixed_precision(model, name):
     before = [
         (layer, layer.dtype_policy)
         for layer in model._flatten_layers()
-        if layer.dtype_policy.name == "float32" and id(layer) not in kept
+        if layer.dtype_policy.name == "float32"
+        and id(layer) not in kept
+        and not isinstance(layer, Quantizer)
     ]
     try:
         for layer, _ in before:

@@ -58,7 +58,8 @@ class RunFolder:
             "seconds": 0.0,
         }
         found = self._read()
-        if found is not None:
+        # Where no epoch is done there is nothing to go on with, or to lose.
+        if found is not None and found["epochs_done"]:
             self._check_same(found)
             self.record = {**found, "command": command, "settings": settings}
 

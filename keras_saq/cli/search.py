@@ -1,7 +1,12 @@
 """`keras-saq search`: a policy for a model, from a proxy data set."""
 
+import dataclasses
 import json
+import pathlib
 
+from keras_saq.cli import arguments
+from keras_saq.cli import data_flags
+from keras_saq.cli import output
 from keras_saq.cli.files import add_model_arguments
 from keras_saq.cli.files import load_model
 
@@ -13,9 +18,9 @@ data set, within budgets, and writes the policy as JSON for `quantize_model`.
 Budgets are numbers, or relative: '0.25x float', 'w3a3', '1.1x w4a4'.
 """
 EXAMPLES = """\
-  keras-saq search model.keras --proxy=cifar10 --bops=w3a3
-  keras-saq search model.keras --proxy=part.npz --fraction=1 --bytes=200000 \\
-      --method=sensitivity --output=policy.json --plot=bits.png"""
+  keras-saq search float.keras --proxy=cifar10 --scale=1/255 --bops=w3a3
+  keras-saq search float.keras --proxy=train.npz --fraction=1 \\
+      --bytes="1.2x w4a8" --method=sensitivity --plot=bits.png"""
 
 
 def add_arguments(parser):
@@ -26,24 +31,15 @@ def add_arguments(parser):
 
     add_model_arguments(parser, "float")
     parser.add_argument(
-        "--proxy",
-        required=True,
-        help="a data set of TensorFlow Datasets such as cifar10, or an .npz "
-        "with arrays x and y",
+        "--proxy", required=True, metavar="DATA", help=data_flags.DATA_HELP
     )
     parser.add_argument(
         "--fraction",
-        type=float,
+        type=arguments.weight,
         default=0.04,
         help="part of each class that is used (default: %(default)s)",
     )
-    parser.add_argument(
-        "--scale",
-        type=float,
-        default=1.0,
-        help="what inputs are multiplied with, such as 0.00392 for 1/255 "
-        "(default: %(default)s)",
-    )
+    data_flags.add_preprocessing(parser)
     for name in NAMES:
         parser.add_argument(
             f"--{name.replace('_', '-')}", help=f"budget: {name}"
@@ -60,22 +56,30 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--candidates",
-        type=_bits,
+        type=arguments.integers,
         help="numbers of bits, such as 2,4,8 (default: by target)",
     )
     parser.add_argument(
-        "--epochs", type=int, default=15, help="default: %(default)s"
+        "--epochs",
+        type=arguments.positive_integer,
+        default=15,
+        help="default: %(default)s",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=64, help="default: %(default)s"
+        "--batch-size",
+        type=arguments.positive_integer,
+        default=64,
+        help="default: %(default)s",
     )
     parser.add_argument(
         "--rho",
-        type=float,
+        type=arguments.non_negative,
         default=0.0,
         help="radius of SAQ's perturbation in the search (default: none)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--seed", type=arguments.natural_number, default=0, help="default: 0"
+    )
     parser.add_argument(
         "--checkpoint", help="folder for the search's state; it goes on there"
     )
@@ -86,49 +90,19 @@ def add_arguments(parser):
         help="the policy (default: %(default)s)",
     )
     parser.add_argument("--plot", help="a .png of the bits of every layer")
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print the policy's provenance as JSON, and nothing else",
-    )
-
-
-def _bits(text):
-    return tuple(int(part) for part in text.split(","))
+    arguments.add_json(parser)
 
 
 def run(args):
     """Searches, writes the policy and prints what it costs."""
-    from keras_saq.data import proxy_split
     from keras_saq.report import plots
-    from keras_saq.search import PolicySearch
 
+    output.check_file(pathlib.Path(args.output), ".json")
     if args.plot:
+        output.check_file(pathlib.Path(args.plot), ".png")
         plots.require_matplotlib()
-    budget = _budget(args)
-    model = load_model(args.model, args.imports)
-    proxy = proxy_split(
-        _source(args.proxy),
-        args.fraction,
-        args.seed,
-        preprocess=lambda x: x.astype("float32") * args.scale,
-        name=args.proxy,
-    )
-    search = PolicySearch(
-        model,
-        proxy,
-        args.method,
-        candidates=args.candidates,
-        target=args.target,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        rho=args.rho,
-        seed=args.seed,
-        checkpoint=args.checkpoint,
-        log_dir=args.log_dir,
-        verbose=0 if args.json else 1,
-    )
-    policy = search.fit(budget).policy()
+    with output.progress_apart(args.json):
+        policy = _search(args)
     policy.save(args.output)
     if args.plot:
         from keras_saq.report.search_plots import plot_bits
@@ -143,6 +117,30 @@ def run(args):
     for name, limit in found["limits"].items():
         print(f"{name}: {found['cost'][name]:,.6g} of {limit:,.6g}")
     print(f"{found['seconds']} seconds; written to {args.output}")
+
+
+def _search(args):
+    """The policy that is found."""
+    from keras_saq.search import PolicySearch
+
+    budget = _budget(args)
+    model = load_model(args.model, args.imports)
+    proxy = _proxy(args, model)
+    search = PolicySearch(
+        model,
+        proxy,
+        args.method,
+        candidates=args.candidates,
+        target=args.target,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        rho=args.rho,
+        seed=args.seed,
+        checkpoint=args.checkpoint,
+        log_dir=args.log_dir,
+        verbose=output.verbosity(),
+    )
+    return search.fit(budget).policy()
 
 
 def _budget(args):
@@ -161,15 +159,24 @@ def _number(text):
         return text
 
 
-def _source(text):
-    if not text.endswith(".npz"):
-        return text
-    import numpy as np
+def _proxy(args, model):
+    """The part of the data, of which only that part is decoded."""
+    from keras_saq.data import open_source
+    from keras_saq.data import proxy_split
+    from keras_saq.data.proxy import balanced_indices
 
-    with np.load(text) as file:
-        if not {"x", "y"} <= set(file.files):
-            raise ValueError(
-                f"'{text}' must have arrays named x and y. It has: "
-                f"{sorted(file.files)}"
-            )
-        return file["x"], file["y"]
+    if not args.fraction:
+        raise ValueError("`--fraction` must be above 0 and at most 1.")
+    source = open_source(args.proxy, args.data_dir)
+    samples = data_flags.load(source, source.train_split, args, model)
+    samples = samples.take(
+        balanced_indices(samples.y, args.fraction, args.seed)
+    )
+    proxy = proxy_split(
+        (samples.x[:], samples.y),
+        fraction=1.0,
+        seed=args.seed,
+        preprocess=data_flags.preprocessing(args),
+        name=args.proxy,
+    )
+    return dataclasses.replace(proxy, fraction=args.fraction)

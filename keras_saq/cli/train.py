@@ -139,6 +139,10 @@ def _train(args, folder):
         )
         return {name: float(value) for name, value in values.items()}
 
+    # What does not fit shows here, before there is a folder.
+    for part in (batches, held_out, tested):
+        if part is not None:
+            part[0]
     folder.record["model"] = _describe(model, args.model, is_quantized)
     folder.record["data"] = _sizes(source, train, validation, test)
     folder.record["loss"] = objective.reason

@@ -1,5 +1,6 @@
 """What `keras-saq train` does between reading and reporting."""
 
+import contextlib
 import time
 
 import keras
@@ -153,21 +154,24 @@ def train(args, folder, trainee, objective, batches, validation):
         done = folder.restore(trainee)
         if done:
             print(f"going on after epoch {done} of {args.epochs}")
-        trainee.fit(
+        hooks = _callbacks(
+            args,
+            folder,
+            objective,
             batches,
-            epochs=args.epochs,
-            initial_epoch=done,
-            validation_data=validation,
-            verbose=output.verbosity(),
-            callbacks=_callbacks(
-                args,
-                folder,
-                objective,
-                batches,
-                validation,
-                lambda: before + time.monotonic() - start,
-            ),
+            validation,
+            lambda: before + time.monotonic() - start,
         )
+        with _closed(hooks):
+            trainee.fit(
+                batches,
+                epochs=args.epochs,
+                initial_epoch=done,
+                shuffle=False,  # `Batches` do, the same way each time
+                validation_data=validation,
+                verbose=output.verbosity(),
+                callbacks=hooks,
+            )
     if trainee.stop_training:
         raise ValueError(
             "The loss is not finite. What was trained up to the epoch before "
@@ -179,6 +183,18 @@ def train(args, folder, trainee, objective, batches, validation):
         count = callbacks.reestimate_batch_norm(model, part)
         print(f"measured the statistics of {count} batch norms again")
     folder.record["seconds"] = round(before + time.monotonic() - start, 1)
+
+
+@contextlib.contextmanager
+def _closed(hooks):
+    """Closes the callbacks' files where training is interrupted."""
+    writers = keras.callbacks.CSVLogger, callbacks.QuantizationMonitor
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            if isinstance(hook, (*writers, EpochScalars)):
+                hook.on_train_end()
 
 
 def _callbacks(args, folder, objective, batches, validation, clock):

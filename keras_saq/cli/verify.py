@@ -2,6 +2,7 @@
 
 import sys
 
+from keras_saq.cli import arguments
 from keras_saq.cli import files
 
 HELP = "compare a .tflite file with the model it was written from"
@@ -31,9 +32,7 @@ def add_arguments(parser):
         action="store_true",
         help="compare every tensor inside of the file too",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON instead of text"
-    )
+    arguments.add_json(parser)
 
 
 def run(args):

@@ -63,7 +63,7 @@ class Batches(keras.utils.PyDataset):
     Order and augmentation depend on the seed, the epoch and the number of the
     batch and on nothing else: training that goes on after an interruption
     sees what it would have seen. Give `fit` the callback `epochs()`, which
-    tells the epoch.
+    tells the epoch, and `shuffle=False`: Keras would shuffle the batches.
 
     Args:
         samples: `keras_saq.data.Samples`.

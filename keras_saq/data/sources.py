@@ -104,8 +104,8 @@ class ArraySource:
     def __post_init__(self):
         self.name = str(self.path)
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                names = set(file.files)
+            with self.path.open("rb") as file:
+                names = set(np.load(file, allow_pickle=False).files)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"'{self.path}' is not a readable .npz file: {error}"
@@ -138,8 +138,9 @@ class ArraySource:
         """The samples of a split."""
         check_split(self, split)
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                x, y = (file[name] for name in self._pairs[split])
+            with self.path.open("rb") as file:
+                arrays = np.load(file, allow_pickle=False)
+                x, y = (arrays[name] for name in self._pairs[split])
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"'{self.path}' is not readable: {error}"

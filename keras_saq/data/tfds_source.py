@@ -94,7 +94,8 @@ class TfdsSource:
         count = self._count(split)
         feature, label = (self._builder.info.features[k] for k in self._keys)
         is_image = isinstance(feature, self._tfds.features.Image)
-        if feature.dtype.__class__ is dict or feature.dtype is np.object_:
+        kind = getattr(feature, "np_dtype", None)
+        if isinstance(kind, dict) or kind in (None, np.object_):
             raise ValueError(
                 f"The input '{self._keys[0]}' of '{self.name}' is no image "
                 f"and no array of numbers: {feature}."

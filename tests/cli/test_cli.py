@@ -30,7 +30,7 @@ def test_help():
 
 
 @pytest.mark.parametrize(
-    "args", [(), ("dream",), ("demo", "--seeds=0"), ("demo", "--seeds=x")]
+    "args", [(), ("dream",), ("demo", "--seeds=0"), ("demo", "--rho=-1")]
 )
 def test_bad_usage_exits_with_2(args, tmp_path):
     result = run(*args, cwd=tmp_path)
@@ -46,17 +46,11 @@ def test_an_error_is_one_line_and_exits_with_1(tmp_path):
     assert result.returncode == 1
     assert "keras-saq demo: The folder 'file' cannot be made" in result.stderr
     assert "Traceback" not in result.stderr
-    result = run("demo", "--rho=-1", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "rho" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_demo(tmp_path):
-    result = run("demo", "--epochs=1", "--output=out", cwd=tmp_path)
+    result = run("demo", "--epochs=1", "--output=out", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for label in ("float", "w4a8 QAT", "w4a8 SAQ", "w2a4 QAT", "w2a4 SAQ"):
-        assert label in result.stdout
-    assert result.stdout.count("every output") == 4
     names = {p.name for p in (tmp_path / "out").iterdir()}
     files = {
         f"{bits}-{method}.tflite"
@@ -64,7 +58,9 @@ def test_demo(tmp_path):
         for method in ("qat", "saq")
     }
     assert files | {"results.json", "results.png"} <= names
-    runs = json.loads((tmp_path / "out/results.json").read_text())["runs"]
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert json.loads(result.stdout) == results
+    runs = results["runs"]
     assert len(runs) == 5
     for record in runs:
         if record["method"] != "float":

@@ -11,16 +11,8 @@ import pytest
 import keras_saq
 from keras_saq.cli import main
 from tests import networks
+from tests.cli.commands import run
 from tests.cli.test_cli import run as run_installed
-
-
-def run(capsys, *args):
-    """`(exit code, stdout, stderr)` of a command, in this process."""
-    try:
-        code = main.main(main.parse(["keras-saq", *map(str, args)]))
-    except SystemExit as error:
-        code = error.code
-    return code, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +135,6 @@ ERRORS = {
     "inspect x.npz": "is not a .tflite file",
     "benchmark nothing.tflite": "cannot be read",
     "benchmark model.tflite broken.tflite": "cannot be run",
-    "benchmark model.tflite --rounds=0": "`rounds` must be at least 1",
-    "benchmark model.tflite --threads=0": "`num_threads` must be at least 1",
     "export nothing.keras a.tflite": "is not a .keras file that exists",
     "export model.tflite a.tflite": "is not a .keras file that exists",
     "export broken.keras a.tflite": "is not a readable .keras file",
@@ -184,6 +174,8 @@ def test_errors_are_one_message_and_exit_with_1(
         "inspect a.tflite b.tflite",
         "benchmark",
         "benchmark a.tflite --rounds=many",
+        "benchmark a.tflite --rounds=0",
+        "benchmark a.tflite --threads=0",
         "export model.keras",
         "export model.keras a.tflite --input-type=int4",
         "verify a.tflite model.keras",
