@@ -10,6 +10,7 @@ there the next time. Needs the extras `demo` and `docs`.
 import pathlib
 import tempfile
 
+import biases
 import networks
 import quantizer
 import search
@@ -21,6 +22,7 @@ PICTURES = {
     "grid": lambda models: quantizer.grid(),
     "weights": quantizer.weights,
     "scale-error": quantizer.scale_error,
+    "bias-grid": biases.bias_grid,
     "landscape": sharpness.landscape,
     "cases": sharpness.cases,
     "front": search.front,
