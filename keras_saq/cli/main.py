@@ -109,20 +109,15 @@ def _show_warning(message, category, *_):
         print(f"warning: {message}", file=sys.stderr)
 
 
-def _run_quietly(args):
-    """What libraries log of their work is only for those who ask for it."""
-    if flags.FLAGS["verbosity"].using_default_value:
-        absl_logging.set_verbosity(absl_logging.WARNING)
-    return main(args)
-
-
 def run():
     """What the installed `keras-saq` calls."""
     # TensorFlow's messages about itself are not about the user's work.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.showwarning = _show_warning
-    app.run(_run_quietly, flags_parser=parse)
+    # absl would log what libraries do; `--verbosity=0` still does.
+    flags.FLAGS.verbosity = absl_logging.ERROR
+    app.run(main, flags_parser=parse)
 
 
 if __name__ == "__main__":
