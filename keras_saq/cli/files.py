@@ -14,6 +14,11 @@ from keras_saq.models.wrapper import inner_model
 def add_model_arguments(parser, kind="quantized"):
     """The flags of every command that loads a `"quantized"` or float model."""
     parser.add_argument("model", help=f"the {kind} model, a .keras file")
+    add_import_argument(parser)
+
+
+def add_import_argument(parser):
+    """The flag of every command that loads a `.keras` file."""
     parser.add_argument(
         "--import",
         dest="imports",

@@ -42,6 +42,8 @@ def choose(model, samples, kind="auto"):
     """
     outputs = _output_shape(model, samples)
     labels = samples.y
+    if kind != "mse" and _are_probabilities(labels, outputs):
+        return _soft_classes(model, labels)
     if kind == "mse" or (
         kind == "auto" and not np.issubdtype(labels.dtype, np.integer)
     ):
@@ -74,6 +76,31 @@ def choose(model, samples, kind="auto"):
     what = "logits" if from_logits else f"the probabilities of {activation}"
     reason = f"{type(loss).__name__} on {what} ({labels_are})"
     return Objective(loss, "accuracy", True, reason, from_logits)
+
+
+def _are_probabilities(labels, outputs):
+    """Whether labels are a probability per class, such as one-hot ones."""
+    return (
+        labels.ndim == len(outputs) > 1
+        and labels.shape[1:] == tuple(outputs[1:])
+        and outputs[-1] > 1
+        and labels.min() >= 0
+        and np.allclose(labels.sum(-1), 1, atol=1e-3)
+    )
+
+
+def _soft_classes(model, labels):
+    activation = last_activation(model)
+    from_logits = activation != "softmax"
+    what = "logits" if from_logits else "the probabilities of softmax"
+    return Objective(
+        keras.losses.CategoricalCrossentropy(from_logits=from_logits),
+        "accuracy",
+        True,
+        f"CategoricalCrossentropy on {what} (a probability for each of "
+        f"{labels.shape[-1]} classes)",
+        from_logits,
+    )
 
 
 def _regression(outputs, labels):

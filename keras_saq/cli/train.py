@@ -11,6 +11,7 @@ from keras_saq.cli import output
 from keras_saq.cli import policies
 from keras_saq.cli import train_flags
 from keras_saq.cli.verify import EXIT_DEVIATES
+from keras_saq.models.wrapper import inner_model
 
 HELP = "train a .keras model with SAQ or QAT on any data set"
 DESCRIPTION = """\
@@ -97,6 +98,18 @@ def _check(args):
             f"`--freeze-scales={args.freeze_scales}` begins after the last "
             f"epoch: there are {args.epochs}, counted from 0."
         )
+    if args.method != "saq":
+        given = [
+            "--" + name.replace("_", "-")
+            for name, default in train_flags.SAQ_DEFAULTS.items()
+            if getattr(args, name) != default
+        ]
+        if given:
+            print(
+                f"note: {', '.join(given)} is for --method=saq and changes "
+                f"nothing with --method={args.method}",
+                file=sys.stderr,
+            )
     if args.export:
         output.check_file(pathlib.Path(args.export), ".tflite")
     data_flags.preprocessing(args)
@@ -112,12 +125,12 @@ def _train(args, folder):
     from keras_saq.models import quantized_layers
 
     keras.utils.set_random_seed(args.seed)
-    model = files.load_model(args.model, args.imports)
+    model = inner_model(files.load_model(args.model, args.imports))
     is_quantized = bool(quantized_layers(model))
     policy = _policy(args, is_quantized)
     teacher = None
     if args.teacher:
-        teacher = files.load_model(args.teacher, args.imports)
+        teacher = inner_model(files.load_model(args.teacher, args.imports))
         teacher.trainable = False
     source = open_source(args.data, args.data_dir)
     train, validation, test = _samples(args, source, model)
@@ -287,13 +300,15 @@ def _print_plan(args, model, is_quantized, source, batches, held_out, tested):
     kind = "quantized" if is_quantized else "float"
     print(f"model: {model.name}, {kind}, {model.count_params():,} parameters")
     samples = batches.samples
+    classes = samples.num_classes
+    classes = f", {classes} classes" if classes else ""
     parts = [f"{len(samples):,} training"]
     for part, name in ((held_out, "held out"), (tested, "test")):
         if part is not None:
             parts.append(f"{len(part.samples):,} {name}")
     print(
         f"data: {source.name}, {', '.join(parts)} samples of shape "
-        f"{tuple(samples.x.shape[1:])}, {samples.num_classes} classes"
+        f"{tuple(samples.x.shape[1:])}{classes}"
     )
     step = args.method
     if step == "saq":

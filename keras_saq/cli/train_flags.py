@@ -8,6 +8,15 @@ from keras_saq.cli import policies
 from keras_saq.cli import precision
 from keras_saq.cli import training
 
+# What only sharpness-aware training reads.
+SAQ_DEFAULTS = {
+    "rho": 0.05,
+    "strategy": "full",
+    "case": 3,
+    "adaptive": "none",
+    "batch_norm": "first",
+}
+
 
 def add_arguments(parser):
     """Adds all of them, in groups."""
@@ -84,32 +93,32 @@ def _add_method(group):
     group.add_argument(
         "--rho",
         type=arguments.non_negative,
-        default=0.05,
+        default=SAQ_DEFAULTS["rho"],
         help="saq: radius of the perturbation (default: %(default)s)",
     )
     group.add_argument(
         "--strategy",
         choices=sorted(STRATEGIES),
-        default="full",
+        default=SAQ_DEFAULTS["strategy"],
         help="saq: how much of the second pass (default: %(default)s)",
     )
     group.add_argument(
         "--case",
         type=arguments.positive_integer,
         choices=(1, 2, 3),
-        default=3,
+        default=SAQ_DEFAULTS["case"],
         help="saq: of the paper (default: %(default)s)",
     )
     group.add_argument(
         "--adaptive",
         choices=("none", *(a for a in ADAPTIVE if a)),
-        default="none",
+        default=SAQ_DEFAULTS["adaptive"],
         help="saq: scaling of the perturbation (default: %(default)s)",
     )
     group.add_argument(
         "--batch-norm",
         choices=BATCH_NORM,
-        default="first",
+        default=SAQ_DEFAULTS["batch_norm"],
         help="saq: whose statistics count (default: %(default)s)",
     )
     group.add_argument(
