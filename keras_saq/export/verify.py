@@ -223,6 +223,11 @@ def _matched_inputs(filepath, file, program):
     """The file's inputs, and the program's input that each one is."""
     numbers = {t.name: i for i, t in enumerate(program.inputs)}
     names = [endpoint.name for endpoint in file.inputs]
+    if len(names) == len(numbers) == 1:
+        (endpoint,), (tensor,) = file.inputs, program.inputs
+        if endpoint.shape[1:] == tuple(tensor.shape):
+            # Some models name an input anew when they are loaded.
+            numbers = {endpoint.name: 0}
     if (
         sorted(names) != sorted(numbers)
         or len(file.outputs) != len(program.outputs)

@@ -42,6 +42,26 @@ def change_codes(content, name):
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
+def test_a_single_input_may_have_another_name(tmp_path):
+    """As in a model whose class names its input anew when it is loaded."""
+
+    def model(size, name):
+        inputs = keras.Input((size,), name=name)
+        float_model = keras.Model(inputs, layers.Dense(3)(inputs))
+        return keras_saq.quantize_model(
+            float_model, "w4a8", calibration=np.eye(size, dtype="float32")
+        )
+
+    path = tmp_path / "m.tflite"
+    written, other = model(4, "first"), model(4, "second")
+    keras_saq.export_litert(written, path)
+    other.set_weights(written.get_weights())
+    x = np.eye(4, dtype="float32")
+    assert keras_saq.verify_litert(path, other, x).reference_exact
+    with pytest.raises(ValueError, match="written from another model"):
+        keras_saq.verify_litert(path, model(5, "second"), np.eye(5))
+
+
 def test_each_output_has_a_row_of_its_own(tmp_path):
     model, x = two_outputs()
     path = tmp_path / "m.tflite"
