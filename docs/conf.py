@@ -23,6 +23,7 @@ extensions = [
     "sphinx_copybutton",
     # Ours, in docs/_extensions.
     "docstrings",
+    "included_links",
     "mathml",
     "picture",
 ]

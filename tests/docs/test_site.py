@@ -63,7 +63,11 @@ def test_every_page_is_in_one_toctree():
     assert sorted(in_trees) == sorted(set(everything) - {"index"})
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *pages()], ids=str)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "examples/README.md", *pages()],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
 def test_links_lead_somewhere(page):
     text = _FENCE.sub("", page.read_text("utf-8"))
     broken = []
