@@ -50,6 +50,9 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 
+# What is not marked as Python is shell lines and printed tables.
+highlight_language = "text"
+
 html_theme = "furo"
 html_title = f"keras_saq {release}"
 html_static_path = ["_static"]
