@@ -20,6 +20,7 @@ class Objective:
         larger_is_better: of the metric.
         reason: a sentence for people.
         from_logits: whether the outputs are logits.
+        num_classes: that the outputs tell apart; 0 for numbers.
     """
 
     loss: keras.losses.Loss
@@ -27,6 +28,7 @@ class Objective:
     larger_is_better: bool
     reason: str
     from_logits: bool = False
+    num_classes: int = 0
 
 
 def choose(model, samples, kind="auto"):
@@ -75,7 +77,8 @@ def choose(model, samples, kind="auto"):
     from_logits = loss.from_logits
     what = "logits" if from_logits else f"the probabilities of {activation}"
     reason = f"{type(loss).__name__} on {what} ({labels_are})"
-    return Objective(loss, "accuracy", True, reason, from_logits)
+    num_classes = max(2, outputs[-1])
+    return Objective(loss, "accuracy", True, reason, from_logits, num_classes)
 
 
 def _are_probabilities(labels, outputs):
@@ -100,6 +103,7 @@ def _soft_classes(model, labels):
         f"CategoricalCrossentropy on {what} (a probability for each of "
         f"{labels.shape[-1]} classes)",
         from_logits,
+        labels.shape[-1],
     )
 
 

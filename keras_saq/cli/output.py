@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import warnings
 
 
 @contextlib.contextmanager
@@ -60,7 +61,11 @@ def save_model(model, path):
     """Saves a `.keras` file that appears whole or not at all."""
     temporary = path.with_name(f".{path.stem}.part.keras")
     try:
-        model.save(temporary)
+        with warnings.catch_warnings():
+            # Of a class of its own, which is calibrated later, Keras thinks
+            # so. Its layers are built.
+            warnings.filterwarnings("ignore", ".*has not yet been built")
+            model.save(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

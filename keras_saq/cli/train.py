@@ -171,7 +171,7 @@ def _train(args, folder):
         if float_model is not None and args.method != "float":
             print("testing the float model")
             folder.record["float_test"] = evaluate(float_model)
-            _warn_of_chance(folder.record["float_test"], objective, model)
+            _warn_of_chance(folder.record["float_test"], objective)
         print("testing before training")
         folder.write(before_test=evaluate(model))
 
@@ -319,11 +319,11 @@ def _print_plan(args, model, is_quantized, source, batches, held_out, tested):
     )
 
 
-def _warn_of_chance(values, objective, model):
-    if not values or objective.metric != "accuracy" or not model.outputs:
+def _warn_of_chance(values, objective):
+    if not objective.num_classes:
         return
-    classes = max(2, model.outputs[0].shape[-1])
-    if values["accuracy"] < 1.5 / classes:
+    # Of two classes chance is 50 %, of ten 10 %.
+    if values["accuracy"] < 0.05 + 1 / objective.num_classes:
         print(
             f"warning: the float model is right on {values['accuracy']:.1%} "
             "of the test samples, which is about chance. If it is trained, "
