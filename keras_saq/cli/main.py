@@ -26,6 +26,7 @@ COMMANDS = (
     "inspect",
     "verify",
     "benchmark",
+    "report",
 )
 
 EXIT_CODES = """\

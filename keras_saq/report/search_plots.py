@@ -6,7 +6,7 @@ from keras_saq.report.plots import require_matplotlib
 
 _WEIGHTS, _INPUTS = "#2f6db5", "#e08a3c"
 _GRAY = "#8a8f98"
-_UNITS = {
+UNITS = {
     "bops": ("bit operations (M)", 1e6),
     "bytes": ("file (kB)", 1e3),
     "stored_bytes": ("stored (kB)", 1e3),
@@ -70,7 +70,7 @@ def plot_front(points, path, cost="bops"):
         cost: which cost is on the horizontal axis.
     """
     pyplot = require_matplotlib()
-    label, unit = _UNITS[cost]
+    label, unit = UNITS[cost]
     x = np.array([point.cost[cost] / unit for point in points])
     y = np.array([100 * point.accuracy for point in points])
     best = pareto(x, y)
@@ -164,7 +164,7 @@ def pareto(costs, values):
 def _cost_text(found):
     parts = []
     for name, limit in found["limits"].items():
-        label, unit = _UNITS[name]
+        label, unit = UNITS[name]
         value = found["cost"][name] / unit
         parts.append(f"{label} {value:.4g} of {limit / unit:.4g}")
     return "\n".join(parts)
