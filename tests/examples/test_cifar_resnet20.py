@@ -1,28 +1,17 @@
 """The CIFAR example, from a float checkpoint to a file, on made-up images."""
 
 import json
-import pathlib
-import subprocess
 import sys
+import types
 
+import keras
 import numpy as np
 import pytest
 
+import keras_saq
+from tests.examples.runner import example
+from tests.examples.runner import run
 from tests.search.test_cost import resnet20
-
-EXAMPLE = pathlib.Path(__file__).parents[2] / "examples/cifar_resnet20.py"
-
-# Stands in for TensorFlow Datasets, which the tests do not need.
-FAKE_TFDS = """
-import tensorflow as tf
-
-def load(name, split, batch_size):
-    num = 300 if split == "train" else 40
-    labels = tf.range(num, dtype=tf.int64) % 10
-    noise = tf.random.stateless_uniform((num, 32, 32, 3), (1, 2)) * 100
-    images = noise + tf.cast(labels[:, None, None, None] * 15, tf.float32)
-    return {"image": tf.cast(images, tf.uint8), "label": labels}
-"""
 
 
 def torch_parameters(model):
@@ -43,51 +32,54 @@ def torch_parameters(model):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "tensorflow_datasets.py").write_text(FAKE_TFDS)
+def folder(tmp_path, monkeypatch):
     np.savez(tmp_path / "float.npz", **torch_parameters(resnet20(10)))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def run(folder, *args):
-    import os
-
-    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, str(EXAMPLE), *args],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        timeout=600,
-    )
-
-
-def test_checkpoint_to_file(folder):
-    result = run(
-        folder,
+def test_checkpoint_to_file(folder, capsys):
+    run(
+        "cifar_resnet20",
+        "--smoke",
         "--dataset=cifar10",
         "--checkpoint=float.npz",
         "--bits=w4a4",
         "--method=saq",
         "--scheme=litert",
-        "--epochs=1",
-        "--steps_per_epoch=2",
-        "--eval_samples=40",
+        "--save=m.keras",
         "--export=m.tflite",
         "--results=results.jsonl",
     )
-    assert result.returncode == 0, result.stderr
-    assert "equal on all 400 outputs" in result.stdout
+    assert "equal on all 400 outputs" in capsys.readouterr().out
     (line,) = (folder / "results.jsonl").read_text().splitlines()
     results = json.loads(line)
     assert round(results["bops"] / 1e6, 2) == 674.28  # 10 classes, not 100
     assert results["file_bytes"] == (folder / "m.tflite").stat().st_size
     assert len(results["val_accuracy"]) == 1
+    saved = keras.saving.load_model("m.keras", compile=False)
+    assert isinstance(saved, keras_saq.SAQModel)
+
+
+def test_images_of_the_data_set_are_normalised(monkeypatch):
+    """A stand-in for TensorFlow Datasets, which the tests do not need."""
+    import tensorflow as tf
+
+    def load(name, split, batch_size):
+        assert (name, split, batch_size) == ("cifar10", "test", -1)
+        images = tf.fill((20, 32, 32, 3), tf.constant(255, tf.uint8))
+        return {"image": images, "label": tf.range(20, dtype=tf.int64)}
+
+    tfds = types.SimpleNamespace(load=load)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tfds)
+    with example("cifar_resnet20", "--dataset=cifar10") as module:
+        images, labels = module.load_data("test")
+    assert images.shape == (20, 32, 32, 3) and images.dtype == np.float32
+    np.testing.assert_allclose(images[0, 0, 0, 0], (1 - 0.4914) / 0.2470)
+    assert labels.tolist() == list(range(20))
 
 
 def test_checkpoint_of_another_network(folder):
     np.savez(folder / "bad.npz", conv=np.zeros(3))
-    result = run(folder, "--dataset=cifar10", "--checkpoint=bad.npz")
-    assert result.returncode != 0
-    assert "has no parameter 'conv.weight'" in result.stderr
+    with pytest.raises(ValueError, match="has no parameter 'conv.weight'"):
+        run("cifar_resnet20", "--dataset=cifar10", "--checkpoint=bad.npz")
