@@ -16,7 +16,7 @@ def add_argument(parser):
         "--config",
         metavar="FILE",
         help="read flags from a .toml or .json file, by their names; flags on "
-        "the command line win; the run.json of a run is one too",
+        "the command line win",
     )
 
 

@@ -120,6 +120,10 @@ class RunFolder:
         """Marks the run as done and removes what only a restart needs."""
         self.write(status="finished", **values)
         shutil.rmtree(self.path / "backup", ignore_errors=True)
+        # Half-written files of a run that was killed.
+        for pattern in (".*.part.keras", ".run.json.*", ".history.csv.*"):
+            for path in self.path.glob(pattern):
+                path.unlink()
 
     def best_so_far(self, name, largest):
         """The best value of a column of the history, or `None`."""

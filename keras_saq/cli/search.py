@@ -22,6 +22,14 @@ EXAMPLES = """\
   keras-saq search float.keras --proxy=train.npz --fraction=1 \\
       --bytes="1.2x w4a8" --method=sensitivity --plot=bits.png"""
 
+_BUDGETS = {
+    "bops": "bit operations of one inference",
+    "bytes": "of the file",
+    "activation_bytes": "of the tensors that exist at one moment",
+    "average_bits": "per quantized weight",
+    "latency": "seconds of one inference, by --latency-table",
+}
+
 
 def add_arguments(parser):
     """The flags of the command."""
@@ -42,9 +50,15 @@ def add_arguments(parser):
     data_flags.add_preprocessing(parser)
     for name in NAMES:
         parser.add_argument(
-            f"--{name.replace('_', '-')}", help=f"budget: {name}"
+            f"--{name.replace('_', '-')}",
+            metavar="LIMIT",
+            help=f"budget: {_BUDGETS[name]}",
         )
-    parser.add_argument("--latency-table", help="see `keras-saq latency`")
+    parser.add_argument(
+        "--latency-table",
+        metavar="FILE",
+        help="what `keras-saq latency` wrote, for --latency",
+    )
     parser.add_argument(
         "--method",
         choices=METHODS,

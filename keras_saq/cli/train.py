@@ -21,7 +21,8 @@ one that `keras-saq quantize` wrote is trained as it is.
 
 The folder RUN gets run.json (settings and results), history.csv, model.keras
 and best.keras. An interrupted run goes on where it stopped when the same
-command is given again, and comes to the same result.
+command is given again, and comes to the same result. RUN/run.json can be given
+back as --config.
 """
 EXAMPLES = """\
   keras-saq train float.keras --data=train.npz --output=run \\
@@ -357,7 +358,7 @@ def _print_results(folder):
             f"\nbest epoch on the held-out part: {best['epoch'] + 1}, {key} "
             f"{best[key]:.4f} (best.keras)"
         )
-    names = sorted(p.name for p in folder.path.iterdir())
+    names = sorted(p.name for p in folder.path.glob("[!.]*"))
     print(
         f"{record['epochs_done']} epochs, {record['seconds']:.0f} seconds; "
         f"in {folder.path}: {', '.join(names)}"

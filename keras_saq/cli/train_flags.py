@@ -137,6 +137,7 @@ def _add_method(group):
         "--distillation-weight",
         type=arguments.weight,
         default=0.5,
+        metavar="PART",
         help="part of the teacher in the loss (default: %(default)s)",
     )
     group.add_argument(
