@@ -7,15 +7,6 @@ from keras import ops
 from keras import tree
 
 from keras_saq.models.wrapper import inner_model
-from keras_saq.report.evidence import accuracy
-from keras_saq.report.evidence import files
-from keras_saq.report.evidence import flatness
-from keras_saq.report.evidence import found
-from keras_saq.report.evidence import grids
-from keras_saq.report.evidence import layers
-from keras_saq.report.evidence import training
-from keras_saq.report.evidence.plain import plain
-from keras_saq.report.page import render
 from keras_saq.version import __version__
 from keras_saq.whole_file import replaced
 
@@ -110,6 +101,17 @@ def write_report(
     >>> report["model"]["weights_by_bits"]
     {'8': 64}
     """
+    # Here, so that who only imports the package does not wait for it.
+    from keras_saq.report.evidence import accuracy
+    from keras_saq.report.evidence import files
+    from keras_saq.report.evidence import flatness
+    from keras_saq.report.evidence import found
+    from keras_saq.report.evidence import grids
+    from keras_saq.report.evidence import layers
+    from keras_saq.report.evidence import training
+    from keras_saq.report.evidence.plain import plain
+    from keras_saq.report.page import render
+
     path, json_path = _check_paths(path)
     x, y = _split(data)
     _check_points(points)
