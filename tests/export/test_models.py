@@ -443,3 +443,21 @@ def test_a_part_that_is_called_model_is_not_taken_for_the_whole(tmp_path):
     q, report, parity = exported(model, "w4a8", x, tmp_path)
     assert parity.reference_exact
     assert parity.outputs[0].shape == (32, 3)
+
+
+def test_slices_with_steps(tmp_path):
+    """As in shortcuts of ResNet's option A, where columns are left out."""
+
+    def slices(x):
+        x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+        y = keras.ops.pad(x[:, ::2, ::3], [(0, 0)] * 3 + [(2, 2)])
+        return y, x[:, 1:8:4, 2], x[:, -1, 1::2]
+
+    x = data((9, 8, 3))
+    q, report, parity = exported(
+        model_of(slices, (9, 8, 3)), "w4a8", x, tmp_path
+    )
+    assert parity.reference_exact and parity.max_lsb == 0
+    assert not parity.undelegated and not report.islands
+    shapes = [output.shape[1:] for output in parity.outputs]
+    assert shapes == [(5, 3, 8), (2, 4), (4, 4)]

@@ -132,26 +132,52 @@ def _keys(site):
         key[place : place + 1] = [slice(None)] * (rank - len(key) + 1)
     key += [slice(None)] * (rank - len(key))
     for entry in key:
-        is_plain = isinstance(entry, slice) and entry.step in (None, 1)
-        if not (is_plain or isinstance(entry, int)):
+        forward = isinstance(entry, slice) and (entry.step or 1) > 0
+        if not (forward or isinstance(entry, int)):
             return None
     return key
 
 
 def lower_item(builder, site, inputs):
-    """`x[:, a:b, c]`: a slice, and a reshape where an axis goes."""
+    """`x[:, a:b:k, c]`: a slice, and a reshape where an axis goes."""
     (source,) = inputs
-    begin, shape = [], []
+    begin, shape, steps = [], [], []
     for size, entry in zip(source.shape, _keys(site)[1:]):
         if isinstance(entry, int):
             entry = slice(entry % size, entry % size + 1)
-        first, end, _ = entry.indices(size)
+        first, end, step = entry.indices(size)
         begin.append(first)
         shape.append(end - first)
+        steps.append(step)
     if tuple(shape) != source.shape:
         options = {"begin": tuple(begin)}
         source = builder.move("slice", source, shape, site.path, options)
+    for axis, step in enumerate(steps):
+        source = _every(builder, source, axis, step, site.path)
     return builder.reshape(source, shape_of(site), site.path)
+
+
+def _every(builder, source, axis, step, path):
+    """The first, and from there every `step`-th index of an axis.
+
+    The first column of rows of `step`: the delegate has no strided slice.
+    """
+    if step == 1:
+        return source
+    before, size = source.shape[:axis], source.shape[axis]
+    after = source.shape[axis + 1 :]
+    rows = -(-size // step)
+    if rows * step != size:
+        padding = [(0, 0)] * len(source.shape)
+        padding[axis] = (0, rows * step - size)
+        options = {"padding": tuple(padding)}
+        shape = (*before, rows * step, *after)
+        source = builder.move("pad", source, shape, path, options)
+    source = builder.reshape(source, (*before, rows, step, *after), path)
+    shape = (*before, rows, 1, *after)
+    options = {"begin": (0,) * len(shape)}
+    source = builder.move("slice", source, shape, path, options)
+    return builder.reshape(source, (*before, rows, *after), path)
 
 
 def flip_obstacle(site):
