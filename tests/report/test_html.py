@@ -303,6 +303,31 @@ def test_sparse_columns_of_a_history():
     assert list(run) == ["epoch", "loss"]
 
 
+@pytest.mark.parametrize(
+    "history",
+    [
+        {},
+        {"loss": []},
+        {"loss": [float("nan")]},
+        {"loss": [1.0]},
+        {"loss": [1.0, float("inf"), 3.0], "val_accuracy": [1.0] * 3},
+        {"loss": [1e-30, 2e20], "learning_rate": [0.0, 0.0]},
+    ],
+)
+def test_odd_histories(history, tmp_path):
+    model = networks.sequential_network()
+    write_report(tmp_path / "r.html", model, history, verbose=0)
+    page, _ = read(tmp_path / "r.html")
+    has_curve = 1.0 in history.get("loss", []) or len(history) == 2
+    assert ("training" in page.sections) == has_curve
+
+
+def test_a_model_without_weights(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    write_report(tmp_path / "r.html", model, verbose=0)
+    assert read(tmp_path / "r.html")[0].sections == []
+
+
 def _errors():
     x, y = networks.images(8)
     return {

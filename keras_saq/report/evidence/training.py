@@ -1,5 +1,6 @@
 """Histories of trainings, whatever form they come in."""
 
+import math
 import numbers
 import warnings
 
@@ -98,4 +99,7 @@ def _spread(name, column, count):
 
 
 def _number(value):
-    return float(value) if isinstance(value, numbers.Real) else None
+    """A finite number, or `None`."""
+    if isinstance(value, numbers.Real) and math.isfinite(value):
+        return float(value)
+    return None

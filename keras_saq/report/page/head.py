@@ -58,11 +58,18 @@ def _accuracy(report):
             tag("p", "not measured", class_="big"),
             paragraph("Neither data nor recorded metrics were given."),
         )
+    sources = list(dict.fromkeys(source for *_, source in rows))
+    is_one = len(sources) == 1
     entries = []
     for name, value, source in rows:
         entries.append(tag("dt", name))
-        entries.append(tag("dd", value, tag("small", source)))
-    return _card("Accuracy", tag("dl", *entries))
+        note = None if is_one else tag("small", source)
+        entries.append(tag("dd", value, note))
+    return _card(
+        "Accuracy",
+        tag("dl", *entries),
+        paragraph(f"{sources[0]}.") if is_one else None,
+    )
 
 
 def accuracy_rows(report):
@@ -80,12 +87,12 @@ def accuracy_rows(report):
     for label, name in labels.items():
         if measured and label in measured["by_model"]:
             value = numbers.percent(measured["by_model"][label])
-            source = f"top-1, {numbers.samples(report, measured['samples'])}"
+            source = f"Top-1, {numbers.samples(report, measured['samples'])}"
             rows.append((name, value, source))
         elif recorded.get(label):
             key = _main_metric(recorded[label])
             value = numbers.metric(key, recorded[label][key])
-            rows.append((name, value, f"{key}, as recorded"))
+            rows.append((name, value, f"{key.capitalize()}, as recorded"))
     return rows
 
 

@@ -42,7 +42,11 @@ _CONSTANT = ("weight_bits",)
 
 def render(report):
     """The section, or `None` without a history and without results."""
-    runs = {n: r for n, r in report.get("training", {}).items() if r["epoch"]}
+    runs = {
+        name: run
+        for name, run in report.get("training", {}).items()
+        if len(run) > 1  # there is more than the numbers of the epochs
+    }
     parts = [_curves(report, runs)] if runs else []
     results = _results(report)
     if results is not None:
