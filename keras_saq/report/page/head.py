@@ -42,7 +42,7 @@ def _sentence(report):
     islands = report.get("file", {}).get("islands")
     if islands:
         places = numbers.plural(len(islands), "place")
-        text += f" The file computes {places} in float, each with its reason."
+        text += f" The file computes in float at {places}."
     return text
 
 

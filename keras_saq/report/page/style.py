@@ -5,11 +5,11 @@
 _LIGHT = """\
 --bg:#fff;--fg:#1b1f24;--soft:#535c66;--line:#d5dbe1;--card:#f5f7f9;
 --c0:#1f5fa8;--c1:#b8530a;--c2:#1a7f4b;--c3:#8a3ea8;--c4:#a01d48;--c5:#4d5b66;
---pale:#9fbfe3;--gray:#7d8790;--ok:#1a7030;--bad:#b42318;--warn:#8a5a00"""
+--pale:#6392cc;--gray:#7d8790;--ok:#1a7030;--bad:#b42318;--warn:#8a5a00"""
 _DARK = """\
 --bg:#12161b;--fg:#e6eaee;--soft:#a4afba;--line:#323a43;--card:#1b2128;
 --c0:#76b0f2;--c1:#f0a35e;--c2:#5fd093;--c3:#cf95e8;--c4:#f58aa9;--c5:#b4c0cb;
---pale:#3d6592;--gray:#87929d;--ok:#5fd07e;--bad:#ff8f80;--warn:#e6b450"""
+--pale:#436c9c;--gray:#87929d;--ok:#5fd07e;--bad:#ff8f80;--warn:#e6b450"""
 
 # viridis, 12 steps, dark to bright: the same in both schemes.
 HEAT = (
@@ -63,8 +63,8 @@ svg text{fill:var(--soft);font-size:11.5px;
 .key{display:inline-block;width:.9rem;height:.9rem;margin-right:.4rem;
  vertical-align:-.1rem;border-radius:.15rem;background:var(--gray)}
 .key.line{height:.2rem;vertical-align:.2rem}
-.key.dash{height:0;width:1.4rem;border-top:.15rem dashed var(--soft);
- background:none;vertical-align:.25rem}
+.key.dash{height:.15rem;width:1.5rem;vertical-align:.22rem;background:
+ repeating-linear-gradient(to right,var(--soft) 0 .35rem,#0000 0 .57rem)}
 .strip{display:grid;grid-template-columns:3.4rem 1fr;margin:.7rem 0 0}
 .strip figcaption{grid-column:1/3;padding-bottom:.5rem}
 .strip svg{display:block;width:100%;height:5.5rem;grid-column:2}
