@@ -193,8 +193,8 @@ def load_float_model(num_classes):
 def load_data(split):
     """Normalised images and labels of a split, as NumPy arrays."""
     if FLAGS.smoke:
-        images = np.random.default_rng(0).normal(size=(300, 32, 32, 3))
-        return images.astype("float32"), np.arange(300) % 10
+        images = np.random.default_rng(0).normal(size=(64, 32, 32, 3))
+        return images.astype("float32"), np.arange(64) % 10
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -266,6 +266,7 @@ def main(argv):
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
     if FLAGS.smoke:
         FLAGS.epochs, FLAGS.steps_per_epoch, FLAGS.eval_samples = 1, 2, 40
+        FLAGS.batch_size = 16
     keras.utils.set_random_seed(FLAGS.seed)
     num_classes = {"cifar10": 10, "cifar100": 100}[FLAGS.dataset]
     model = load_float_model(num_classes)

@@ -40,8 +40,12 @@ layers = keras.layers
 
 def define_flags():
     flags.DEFINE_bool("smoke", False, "One short epoch each: does it run?")
-    flags.DEFINE_integer("epochs", 10, "Epochs of each training.")
-    flags.DEFINE_float("rho", 0.05, "Radius of SAQ's perturbation.")
+    flags.DEFINE_integer(
+        "epochs", 10, "Epochs of each training.", lower_bound=1
+    )
+    flags.DEFINE_float(
+        "rho", 0.05, "Radius of SAQ's perturbation.", lower_bound=0
+    )
     flags.DEFINE_string("output", "custom_layer", "Folder of the files.")
 
 

@@ -36,9 +36,13 @@ FLAGS = flags.FLAGS
 
 def define_flags():
     flags.DEFINE_bool("smoke", False, "One short epoch each: does it run?")
-    flags.DEFINE_integer("epochs", 12, "Epochs of each training.")
+    flags.DEFINE_integer(
+        "epochs", 12, "Epochs of each training.", lower_bound=1
+    )
     flags.DEFINE_string("bits", "w2a4", "Preset: bits of weights, activations.")
-    flags.DEFINE_float("rho", 0.1, "Radius of SAQ's perturbation.")
+    flags.DEFINE_float(
+        "rho", 0.1, "Radius of SAQ's perturbation.", lower_bound=0
+    )
     flags.DEFINE_float("share", 0.8, "Share of an image in its mixture.")
     flags.DEFINE_float("penalty", 1e-3, "Weight of the squared logits.")
 

@@ -51,13 +51,19 @@ def define_flags():
         "Layer of MobileNetV2 whose output the head reads; the rest is left "
         "out, which suits small images. 'out_relu' is the whole network.",
     )
-    flags.DEFINE_integer("size", 48, "Height and width of images.")
+    flags.DEFINE_integer(
+        "size", 48, "Height and width of images.", lower_bound=1
+    )
     flags.DEFINE_float("fraction", 0.05, "Part of CIFAR-10 that is used.")
     flags.DEFINE_string("bits", "w4a8", "Preset: bits of weights, activations.")
-    flags.DEFINE_integer("float_epochs", 6, "Epochs in float.")
-    flags.DEFINE_integer("epochs", 2, "Epochs of each quantized training.")
+    flags.DEFINE_integer("float_epochs", 6, "Epochs in float.", lower_bound=1)
+    flags.DEFINE_integer(
+        "epochs", 2, "Epochs of each quantized training.", lower_bound=1
+    )
     flags.DEFINE_float("learning_rate", 1e-3, "Of the float training.")
-    flags.DEFINE_float("rho", 0.05, "Radius of SAQ's perturbation.")
+    flags.DEFINE_float(
+        "rho", 0.05, "Radius of SAQ's perturbation.", lower_bound=0
+    )
     flags.DEFINE_string("output", "finetune", "Folder of the files.")
 
 

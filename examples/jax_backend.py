@@ -40,8 +40,12 @@ FLAGS = flags.FLAGS
 def define_flags():
     flags.DEFINE_bool("smoke", False, "One short epoch each: does it run?")
     flags.DEFINE_string("bits", "w4a8", "Preset: bits of weights, activations.")
-    flags.DEFINE_float("rho", 0.1, "Radius of SAQ's perturbation.")
-    flags.DEFINE_integer("epochs", 15, "Epochs of each training.")
+    flags.DEFINE_float(
+        "rho", 0.1, "Radius of SAQ's perturbation.", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "epochs", 15, "Epochs of each training.", lower_bound=1
+    )
     flags.DEFINE_string("output", "jax_backend", "Folder of the file.")
 
 

@@ -41,9 +41,13 @@ def define_flags():
     flags.DEFINE_bool("smoke", False, "Random images, one step: does it run?")
     flags.DEFINE_float("fraction", 0.08, "Part of CIFAR-10 that is used.")
     flags.DEFINE_string("bits", "w4a8", "Preset: bits of weights, activations.")
-    flags.DEFINE_integer("float_epochs", 12, "Epochs in float.")
-    flags.DEFINE_integer("epochs", 2, "Epochs of each quantized training.")
-    flags.DEFINE_float("rho", 0.05, "Radius of SAQ's perturbation.")
+    flags.DEFINE_integer("float_epochs", 12, "Epochs in float.", lower_bound=1)
+    flags.DEFINE_integer(
+        "epochs", 2, "Epochs of each quantized training.", lower_bound=1
+    )
+    flags.DEFINE_float(
+        "rho", 0.05, "Radius of SAQ's perturbation.", lower_bound=0
+    )
     flags.DEFINE_string("output", "keras_cv", "Folder of the files.")
 
 

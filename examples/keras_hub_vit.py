@@ -57,11 +57,17 @@ def define_flags():
     flags.DEFINE_enum(
         "method", "saq", ["qat", "saq"], "How quantized models are trained."
     )
-    flags.DEFINE_integer("num_layers", 3, "Transformer layers.")
-    flags.DEFINE_integer("hidden_dim", 64, "Width of the transformer.")
-    flags.DEFINE_integer("float_epochs", 6, "Epochs in float.")
-    flags.DEFINE_integer("epochs", 1, "Epochs of each quantized training.")
-    flags.DEFINE_float("rho", 0.05, "Radius of SAQ's perturbation.")
+    flags.DEFINE_integer("num_layers", 3, "Transformer layers.", lower_bound=1)
+    flags.DEFINE_integer(
+        "hidden_dim", 64, "Width of the transformer.", lower_bound=1
+    )
+    flags.DEFINE_integer("float_epochs", 6, "Epochs in float.", lower_bound=1)
+    flags.DEFINE_integer(
+        "epochs", 1, "Epochs of each quantized training.", lower_bound=1
+    )
+    flags.DEFINE_float(
+        "rho", 0.05, "Radius of SAQ's perturbation.", lower_bound=0
+    )
     flags.DEFINE_string("output", "vit", "Folder of the files.")
 
 

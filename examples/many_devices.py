@@ -55,8 +55,10 @@ def define_flags():
     flags.DEFINE_string(
         "bits", "w4a8", "Preset; 'float' for none, which is SAM."
     )
-    flags.DEFINE_float("rho", 0.1, "Radius of SAQ's perturbation.")
-    flags.DEFINE_integer("epochs", 5, "Epochs of each training.")
+    flags.DEFINE_float(
+        "rho", 0.1, "Radius of SAQ's perturbation.", lower_bound=0
+    )
+    flags.DEFINE_integer("epochs", 5, "Epochs of each training.", lower_bound=1)
 
 
 def quantized_model(data):

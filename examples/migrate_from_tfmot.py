@@ -53,7 +53,9 @@ def define_flags():
     flags.DEFINE_bool("smoke", False, "One short epoch each: does it run?")
     flags.DEFINE_bool("tfmot", False, "Use a config and quantizers of TFMOT.")
     flags.DEFINE_string("policy", "w8a8", "What layers without a config get.")
-    flags.DEFINE_integer("epochs", 10, "Epochs of each training.")
+    flags.DEFINE_integer(
+        "epochs", 10, "Epochs of each training.", lower_bound=1
+    )
     flags.DEFINE_string("output", "migrate", "Folder of the files.")
 
 

@@ -72,7 +72,9 @@ def define_flags():
         "How codes are stored; int8 for microcontrollers.",
     )
     flags.DEFINE_bool("tflm", False, "Run it with tflite-micro as well.")
-    flags.DEFINE_integer("runs", 300, "Images that are timed, per row.")
+    flags.DEFINE_integer(
+        "runs", 300, "Images that are timed, per row.", lower_bound=1
+    )
     flags.DEFINE_string("output", "device.tflite", "The file that is made.")
 
 
