@@ -73,7 +73,6 @@ class Frame:
         x, y: `(low, high)` of the data.
         x_label, y_label: what is on the axes, with the unit.
         x_ticks, y_ticks: where to; by default at round numbers.
-        log_y: whether the vertical axis is logarithmic.
         right: room on the right.
         height: of the picture.
     """
@@ -86,16 +85,13 @@ class Frame:
         y_label,
         x_ticks=None,
         y_ticks=None,
-        log_y=False,
         right=_RIGHT,
         height=HEIGHT,
     ):
-        self.x_range, self.y_range, self.log_y = x, y, log_y
+        self.x_range, self.y_range = x, y
         self.x_label, self.y_label = x_label, y_label
         self.x_ticks = ticks(*x) if x_ticks is None else x_ticks
-        if y_ticks is None:
-            y_ticks = powers(*y) if log_y else ticks(*y)
-        self.y_ticks = y_ticks
+        self.y_ticks = ticks(*y) if y_ticks is None else y_ticks
         self.height = height
         longest = max((len(f"{t:g}") for t in self.y_ticks), default=1)
         self.left = 12 + _CHARACTER * longest
@@ -108,10 +104,7 @@ class Frame:
 
     def y(self, value):
         """Vertical place of a number."""
-        low, high = self.y_range
-        if self.log_y:
-            value, low, high = (math.log10(v) for v in (value, low, high))
-        return _place(value, low, high, self.bottom, self.top)
+        return _place(value, *self.y_range, self.bottom, self.top)
 
     def draw(self, description, *content):
         """The picture: grid, what is drawn, and the labels over it."""

@@ -29,7 +29,7 @@ def plots(figures):
     return tag("div", *figures, class_="plots")
 
 
-def curves(title, series, x_label, y_label, note=None, log_y=False):
+def curves(title, series, x_label, y_label, note=None):
     """Lines over a common axis.
 
     Args:
@@ -38,14 +38,11 @@ def curves(title, series, x_label, y_label, note=None, log_y=False):
             ys is a gap.
         x_label, y_label: with the units.
         note: a sentence below.
-        log_y: whether the vertical axis is logarithmic.
     """
     xs = [x for *_, xs, ys in series for x, y in zip(xs, ys) if y is not None]
     ys = [y for *_, values in series for y in values if y is not None]
     y_range = axes.padded(ys)
-    if log_y:
-        y_range = min(ys) / 1.15, max(ys) * 1.15
-    y_ticks = None if log_y else _share_ticks(y_range, y_label)
+    y_ticks = _share_ticks(y_range, y_label)
     if isinstance(xs[0], int):
         frame = Frame(
             (min(xs), max(xs)) if min(xs) < max(xs) else (xs[0] - 1, xs[0] + 1),
@@ -54,7 +51,6 @@ def curves(title, series, x_label, y_label, note=None, log_y=False):
             y_label,
             x_ticks=axes.whole_ticks(min(xs), max(xs)),
             y_ticks=y_ticks,
-            log_y=log_y,
         )
     else:
         frame = Frame(
@@ -63,7 +59,6 @@ def curves(title, series, x_label, y_label, note=None, log_y=False):
             x_label,
             y_label,
             y_ticks=y_ticks,
-            log_y=log_y,
         )
     drawn = [
         _curve(frame, color, is_dashed, xs, ys)

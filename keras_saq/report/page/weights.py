@@ -27,8 +27,8 @@ def render(report):
                 "learned, so all weights of a layer sit on a grid. A bar is "
                 "the share of weights that have this code. The line is what "
                 "training sees, the float weights divided by their scale: "
-                "each is rounded to the nearest code. Weights beyond the first or "
-                "last code are clipped to it; weights in code 0 do nothing."
+                "each is rounded to the nearest code. Weights beyond the first "
+                "or last code are clipped to it; those in code 0 do nothing."
             ),
             legend(
                 [
