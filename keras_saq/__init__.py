@@ -23,6 +23,7 @@ from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
 from keras_saq.report import Summary
 from keras_saq.report import summary
+from keras_saq.report import write_report
 from keras_saq.search import Budget
 from keras_saq.search import PolicySearch
 from keras_saq.search import search_policy
@@ -70,4 +71,5 @@ __all__ = [
     "summary",
     "to_native",
     "verify_litert",
+    "write_report",
 ]

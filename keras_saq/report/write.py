@@ -91,13 +91,12 @@ def write_report(
     Example:
 
     >>> import keras, keras_saq, numpy as np, tempfile
-    >>> from keras_saq.report import write_report
     >>> inputs = keras.Input((16,))
     >>> model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
     >>> x = np.linspace(-1, 1, 64, dtype="float32").reshape(4, 16)
     >>> q = keras_saq.quantize_model(model, "w4a8", calibration=x)
     >>> path = tempfile.mkdtemp() + "/report.html"
-    >>> report = write_report(path, q)
+    >>> report = keras_saq.write_report(path, q)
     >>> report["model"]["weights_by_bits"]
     {'8': 64}
     """
