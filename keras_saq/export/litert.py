@@ -58,6 +58,8 @@ def export_litert(
         ValueError: if the model is not quantized or not calibrated, if a
             layer has no integer form, if the path cannot be written, if
             LiteRT does not load the file, or if `require_exact` is not met.
+        OSError: if writing fails, on a full disk for example; an older file
+            stays.
 
     Example:
 
@@ -119,8 +121,5 @@ def _check_path(filepath):
 
 
 def _write_whole(path, content):
-    try:
-        with replaced(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise ValueError(f"'{path}' cannot be written: {error}") from error
+    with replaced(path) as file:
+        file.write(content)

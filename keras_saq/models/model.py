@@ -129,8 +129,10 @@ class QuantizedModel(Trainable):
 
 @functools.cache
 def _quantized_model_class(float_class):
+    # A model with a class of its own is a look-alike already, as a layer.
+    users = getattr(float_class, "_float_class", float_class)
     look_alike = type(
-        f"Quantized{float_class.__name__}",
+        f"Quantized{users.__name__}",
         (QuantizedModel, float_class),
         {"_float_class": float_class, "__module__": __name__},
     )
