@@ -68,7 +68,7 @@ def test_scales_move_until_they_are_frozen(saq):
 
 def test_freezing_needs_a_scale():
     model = network()
-    model.compile("sgd", "mse")
+    model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="no trained scale"):
         fit(model, 1, callbacks.ScaleFreezing(0))
 
