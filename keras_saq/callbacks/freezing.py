@@ -1,6 +1,7 @@
 """A callback that stops the training of scales."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_saq.sharpness.participants import scale_variables
@@ -79,7 +80,8 @@ class _Constant(keras.constraints.Constraint):
     """What the variable was, whatever it becomes."""
 
     def __init__(self, variable):
-        self.value = ops.convert_to_numpy(variable.value)
+        # On torch the array would share the variable's memory.
+        self.value = np.array(ops.convert_to_numpy(variable.value))
 
     def __call__(self, w):
         return ops.convert_to_tensor(self.value, dtype=w.dtype)

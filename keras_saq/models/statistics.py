@@ -1,8 +1,12 @@
-"""The statistics of batch norms, as plain means over batches."""
+"""The statistics of batch norms, as means over batches."""
+
+import keras
 
 
 def average_statistics(model, norms, batches):
     """Gives batch norms the mean of their statistics over some batches.
+
+    Every sample counts the same, also those of a smaller last batch.
 
     Runs the model in training mode; whatever else that moves (seeds, other
     statistics) is the caller's to keep.
@@ -16,14 +20,15 @@ def average_statistics(model, norms, batches):
         The number of batches.
     """
     momenta = [norm.momentum for norm in norms]
-    count = 0
+    count = seen = 0
     try:
         for batch in batches:
+            size = len(keras.tree.flatten(batch)[0])
             # The mean of all so far.
             for norm in norms:
-                norm.momentum = count / (count + 1)
+                norm.momentum = seen / (seen + size)
             model(batch, training=True)
-            count += 1
+            count, seen = count + 1, seen + size
     finally:
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum

@@ -5,6 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_saq.models import quantized_layers
+from keras_saq.models.wrapper import inner_model
+from keras_saq.policy import layer_paths
 from keras_saq.sharpness.measure import measure_sharpness
 from keras_saq.sharpness.participants import DEFAULT
 from keras_saq.tensorboard import ScalarWriter
@@ -97,10 +99,18 @@ class QuantizationMonitor(keras.callbacks.Callback):
         details |= {f"bits/{k}": v for k, v in bits.items()}
         return found, details
 
-    def _weights(self):
+    def _layers(self):
+        """Pairs of a path, which no other layer has, and a layer."""
+        paths = {}
+        for path, layer in layer_paths(inner_model(self.model)):
+            paths.setdefault(id(layer), path)
         for layer in quantized_layers(self.model):
+            yield paths.get(id(layer), layer.path), layer
+
+    def _weights(self):
+        for path, layer in self._layers():
             for name, variable, quantizer in layer.quantized_weights():
-                yield f"{layer.name}/{name}", variable, quantizer
+                yield f"{path}/{name}", variable, quantizer
 
     def _flip_rates(self):
         """Dict from a weight's name to its flip rate since the last call."""
@@ -119,13 +129,13 @@ class QuantizationMonitor(keras.callbacks.Callback):
     def _scales(self):
         """Dict from a quantizer's name to its kind and mean scale."""
         scales = {}
-        for layer in quantized_layers(self.model):
+        for path, layer in self._layers():
             weights = {id(q) for _, _, q in layer.quantized_weights()}
             for i, quantizer in enumerate(layer.quantizers):
                 kind = "weight" if id(quantizer) in weights else "activation"
                 scale = ops.convert_to_numpy(quantizer.scale)
                 mean = float(np.exp(np.mean(np.log(scale))))
-                scales[f"{layer.name}/{i}"] = kind, mean
+                scales[f"{path}/{i}"] = kind, mean
         return scales
 
 

@@ -1,5 +1,7 @@
 """What the callbacks promise, against what the model then is."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -160,3 +162,38 @@ def test_monitor_logs_bits_flips_and_scales(tmp_path):
 def test_wrong_arguments(make):
     with pytest.raises(ValueError, match="Received"):
         make()
+
+
+def test_a_small_last_batch_counts_by_its_samples():
+    model = quantized(norm=True)
+    x = np.concatenate([X, X[:1] * 9.0])
+    callbacks.reestimate_batch_norm(model, x, batch_size=len(X))
+    dense, norm = model.layers[1], model.layers[2]
+    made = ops.convert_to_numpy(dense(x))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(norm.moving_mean), made.mean(0), atol=1e-5
+    )
+    variance = made[:-1].var(0) * len(X) / len(x)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(norm.moving_variance), variance, rtol=1e-4
+    )
+
+
+def test_layers_of_one_name_are_monitored_apart():
+    """Each attention has a "query"."""
+    inputs = keras.Input((4, 6))
+    x = inputs
+    for _ in range(2):
+        x = keras.layers.MultiHeadAttention(2, 3)(x, x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    data = np.random.default_rng(0).normal(size=(8, 4, 6)).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the softmax stays in float
+        q = keras_saq.quantize_model(model, "w4a8", calibration=data)
+    monitor = callbacks.QuantizationMonitor()
+    monitor.set_model(keras_saq.SAQModel(q))
+    monitor.on_train_begin()
+    found, details = monitor.measure()
+    assert found["code_flip_rate"] == 0.0
+    rates = [name for name in details if name.startswith("flip_rate/")]
+    assert len(rates) == 2 * 4 + 1
