@@ -264,6 +264,13 @@ def optimizer(steps_per_epoch):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+    is_paper = FLAGS.scheme == "paper" and not FLAGS.bits.endswith(".json")
+    if FLAGS.export and (FLAGS.bits == "float" or is_paper):
+        # Not after a day of training.
+        raise app.UsageError(
+            "--export needs a model in which every tensor is quantized: give "
+            "--scheme=litert, and --bits other than float."
+        )
     if FLAGS.smoke:
         FLAGS.epochs, FLAGS.steps_per_epoch, FLAGS.eval_samples = 1, 2, 40
         FLAGS.batch_size = 16

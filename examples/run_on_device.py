@@ -6,8 +6,9 @@ Shows: the `ai_edge_litert` interpreter with a file of this library: names,
     default the file is made here; `--model` takes another one. With `--tflm`
     the same integers go through TensorFlow Lite for Microcontrollers too, in
     Python, and are compared.
-Needs: pip install ".[demo]"; on the device only: pip install ai-edge-litert;
-    for --tflm: pip install --pre tflite-micro
+Needs: pip install ".[demo]"; for --tflm: pip install --pre tflite-micro.
+    On a device take `interpreter_for`, `to_codes` and `run` along, which need
+    ai-edge-litert and NumPy alone.
 Time: 17 s on two busy CPU cores, 11 s of processor time.
 Result: `python examples/run_on_device.py`, x86, LiteRT 2.3. A network this
     small gains nothing from a second thread.

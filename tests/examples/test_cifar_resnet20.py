@@ -7,6 +7,7 @@ import types
 import keras
 import numpy as np
 import pytest
+from absl import app
 
 import keras_saq
 from tests.examples.runner import example
@@ -83,3 +84,8 @@ def test_checkpoint_of_another_network(folder):
     np.savez(folder / "bad.npz", conv=np.zeros(3))
     with pytest.raises(ValueError, match="has no parameter 'conv.weight'"):
         run("cifar_resnet20", "--dataset=cifar10", "--checkpoint=bad.npz")
+
+
+def test_a_file_is_refused_before_the_training():
+    with pytest.raises(app.UsageError, match="--scheme=litert"):
+        run("cifar_resnet20", "--smoke", "--export=m.tflite")
