@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_saq.layers import kinds
+from keras_saq.cli import activations
 
 LOSSES = ("auto", "classes", "mse")
 
@@ -30,6 +30,17 @@ class Objective:
     from_logits: bool = False
     num_classes: int = 0
 
+    def make_metric(self):
+        """What `compile` gets: accuracy of one logit is decided at 0."""
+        binary = isinstance(self.loss, keras.losses.BinaryCrossentropy)
+        if not binary:
+            return self.metric
+        return keras.metrics.MeanMetricWrapper(
+            keras.metrics.binary_accuracy,
+            name=self.metric,
+            threshold=0.0 if self.from_logits else 0.5,
+        )
+
 
 def choose(model, samples, kind="auto"):
     """The objective for a model and labels.
@@ -45,27 +56,26 @@ def choose(model, samples, kind="auto"):
     outputs = _output_shape(model, samples)
     labels = samples.y
     if kind != "mse" and _are_probabilities(labels, outputs):
-        return _soft_classes(model, labels)
+        return _soft_classes(_activation(model, samples), labels)
     if kind == "mse" or (
         kind == "auto" and not np.issubdtype(labels.dtype, np.integer)
     ):
         return _regression(outputs, labels)
-    if not np.issubdtype(labels.dtype, np.integer):
+    if not _are_whole(labels):
         raise ValueError(
             "Classes need integer labels. Received labels of type "
             f"{labels.dtype}."
         )
-    activation = last_activation(model)
+    activation = _activation(model, samples)
+    from_logits = not activation
     if outputs[-1] == 1:
         _check_range(labels, 2)
-        loss = keras.losses.BinaryCrossentropy(
-            from_logits=activation != "sigmoid"
-        )
+        loss = keras.losses.BinaryCrossentropy(from_logits=from_logits)
         labels_are = "labels 0 and 1"
     elif len(outputs) == labels.ndim + 1:
         _check_range(labels, outputs[-1])
         loss = keras.losses.SparseCategoricalCrossentropy(
-            from_logits=activation != "softmax"
+            from_logits=from_logits
         )
         labels_are = f"integer labels, {outputs[-1]} outputs"
     else:
@@ -74,11 +84,80 @@ def choose(model, samples, kind="auto"):
             f"{(len(labels), *outputs[1:])}: a class is one integer for a "
             "vector of outputs."
         )
-    from_logits = loss.from_logits
     what = "logits" if from_logits else f"the probabilities of {activation}"
     reason = f"{type(loss).__name__} on {what} ({labels_are})"
     num_classes = max(2, outputs[-1])
     return Objective(loss, "accuracy", True, reason, from_logits, num_classes)
+
+
+def check_labels(objective, samples, flag):
+    """Refuses labels of held-out or test data that do not fit the loss.
+
+    Args:
+        objective: what `choose` returned.
+        samples: the samples.
+        flag: of the command line, which chose them.
+
+    Raises:
+        ValueError: if a label is out of the range of the classes.
+    """
+    labels, count = samples.y, objective.num_classes
+    if not count:
+        return
+    soft = keras.losses.CategoricalCrossentropy
+    try:
+        if isinstance(objective.loss, soft):
+            if not _are_probabilities(labels, (None, *labels.shape[1:])):
+                raise ValueError(
+                    f"Labels must be a probability for each of {count} "
+                    f"classes. Received: labels of shape {labels.shape}."
+                )
+        elif not _are_whole(labels):
+            raise ValueError(
+                "Classes need integer labels. Received labels of type "
+                f"{labels.dtype}."
+            )
+        else:
+            _check_range(labels, count)
+    except ValueError as error:
+        raise ValueError(
+            f"The samples of `{flag}` do not fit: {error}"
+        ) from error
+
+
+def require_same_kind(model, teacher, samples, objective):
+    """Refuses a teacher whose outputs are not of the student's kind.
+
+    Raises:
+        ValueError: if there are fewer than two classes, or if one has logits
+            and the other probabilities.
+    """
+    outputs = _output_shape(model, samples)
+    if not objective.num_classes or outputs[-1] < 2:
+        raise ValueError(
+            "`--teacher` is for classes, with an output for each. The model "
+            f"'{model.name}' has outputs of shape {outputs[1:]}, and the loss "
+            f"is {objective.reason}. Leave `--teacher` out."
+        )
+    names = [_activation(m, samples) for m in (model, teacher)]
+    if bool(names[0]) != bool(names[1]):
+        student, other = (
+            f"{n} probabilities" if n else "logits" for n in names
+        )
+        raise ValueError(
+            f"The model '{model.name}' has {student} as outputs, and the "
+            f"teacher '{teacher.name}' {other}. Give a teacher with the same."
+        )
+
+
+def _activation(model, samples):
+    return activations.last_activation(model, samples.x.shape[1:])
+
+
+def _are_whole(labels):
+    return np.issubdtype(labels.dtype, np.integer) or bool(
+        np.equal(labels, np.round(labels)).all()
+    )
 
 
 def _are_probabilities(labels, outputs):
@@ -92,10 +171,9 @@ def _are_probabilities(labels, outputs):
     )
 
 
-def _soft_classes(model, labels):
-    activation = last_activation(model)
-    from_logits = activation != "softmax"
-    what = "logits" if from_logits else "the probabilities of softmax"
+def _soft_classes(activation, labels):
+    from_logits = not activation
+    what = "logits" if from_logits else f"the probabilities of {activation}"
     return Objective(
         keras.losses.CategoricalCrossentropy(from_logits=from_logits),
         "accuracy",
@@ -146,38 +224,3 @@ def _output_shape(model, samples):
         x = keras.KerasTensor((1, *samples.x.shape[1:]), "float32")
         shape = tuple(model.compute_output_spec(x).shape)
     return shape if len(shape) > 1 else (*shape, 1)
-
-
-def last_activation(model):
-    """`"softmax"`, `"sigmoid"` or `""`: what a model's output comes out of."""
-    outputs = getattr(model, "outputs", None)
-    if not outputs:
-        # A class of its own: the layer that it calls last, as it declares it.
-        layers = [x for x in model._flatten_layers() if _own_activation(x)]
-        return _own_activation(layers[-1]) if layers else ""
-    tensor = outputs[0]
-    while True:
-        operation, node, _ = tensor._keras_history
-        if isinstance(operation, keras.Model) and operation.outputs:
-            tensor = operation.outputs[0]
-            continue
-        name = _own_activation(operation)
-        if name or not kinds.is_transparent(operation):
-            return name
-        inputs = operation._inbound_nodes[node].input_tensors
-        if not inputs:
-            return ""
-        tensor = inputs[0]
-
-
-def _own_activation(operation):
-    if kinds.is_softmax(operation):
-        return "softmax"
-    name = kinds.operation_name(operation).lower()
-    # A quantized layer has a function around its own.
-    activation = getattr(operation, "_float_activation", None) or getattr(
-        operation, "activation", None
-    )
-    if not name and activation is not None:
-        name = getattr(activation, "__name__", "")
-    return name if name in ("softmax", "sigmoid") else ""

@@ -136,6 +136,14 @@ def _train(args, folder):
     source = open_source(args.data, args.data_dir)
     train, validation, test = _samples(args, source, model)
     objective = losses.choose(model, train, args.loss)
+    for part, flag in (
+        (validation, "--train-split"),
+        (test, "--test-split"),
+    ):
+        if part is not None:
+            losses.check_labels(objective, part, flag)
+    if teacher is not None:
+        losses.require_same_kind(model, teacher, train, objective)
     preprocess = data_flags.preprocessing(args)
     batches = training.train_batches(args, train, preprocess)
     held_out = validation and Batches(validation, args.batch_size, preprocess)

@@ -85,7 +85,9 @@ def make_trainee(args, model, teacher, objective):
 def compile_for(model, objective, optimizer=None):
     """Compiles with an objective; returns the model."""
     model.compile(
-        optimizer or "sgd", loss=objective.loss, metrics=[objective.metric]
+        optimizer or "sgd",
+        loss=objective.loss,
+        metrics=[objective.make_metric()],
     )
     return model
 
@@ -179,6 +181,8 @@ def train(args, folder, trainee, objective, batches, validation):
             "in the data, and give `--output` the name of a new folder."
         )
     if args.reestimate_batch_norm:
+        # Also where every epoch was done before an interruption.
+        batches.epoch = args.epochs - 1
         part = (batches[i] for i in range(min(len(batches), 50)))
         count = callbacks.reestimate_batch_norm(model, part)
         print(f"measured the statistics of {count} batch norms again")
