@@ -16,8 +16,9 @@ beside it, about the folder that `keras-saq train` made or about a .keras file:
 what was quantized and what it costs, training curves, weights on their grids,
 and, with --data, --tflite and --policy, accuracy, sharpness and the loss
 landscape, the proof of the file, and the search. --compare puts other runs,
-such as QAT beside SAQ, into the same plots. Inputs are scaled as in the run,
-unless --scale, --mean and --std say how.
+such as QAT beside SAQ, into the same plots. Inputs are resized and scaled and
+the loss is taken as in the run, unless --image-size, --scale, --mean and --std
+say how.
 """
 EXAMPLES = """\
   keras-saq report run
@@ -211,6 +212,8 @@ def _name(runs):
     for i, entry in enumerate(runs, 1):
         if labels.count(entry.label) > 1 or entry.label in ("float", "file"):
             entry.label = str(entry.path)
+            if entry.label in ("float", "file"):
+                entry.label = f"./{entry.path}"
             if [run.path for run in runs].count(entry.path) > 1:
                 entry.label = f"{entry.path} ({i})"
 
@@ -275,11 +278,12 @@ def _data(args, main):
     from keras_saq.data import open_source
 
     preprocess = _preprocessing(args, main)
+    kind = _loss_kind(main)
     source = open_source(args.data, args.data_dir)
     split = args.split or source.test_split or source.train_split
     samples = data_flags.load(source, split, args, main.model)
     samples = samples.choose(args.samples)
-    loss = losses.choose(main.model, samples).loss
+    loss = losses.choose(main.model, samples, kind).loss
     name = f"{source.name}, {split}"
     return (preprocess(samples.x[:]), samples.y), loss, name
 
@@ -291,6 +295,8 @@ def _preprocessing(args, main):
         if getattr(args, name) is None:
             value = settings.get(name, default)
             setattr(args, name, value if name == "scale" else tuple(value))
+    if args.image_size is None and settings.get("image_size") is not None:
+        args.image_size = _size(settings["image_size"], main)
     try:
         return data_flags.preprocessing(args)
     except TypeError as error:
@@ -298,3 +304,31 @@ def _preprocessing(args, main):
             f"'{main.path / 'run.json'}' does not say in numbers how its "
             "inputs were scaled. Give `--scale`, `--mean` and `--std`."
         ) from error
+
+
+def _size(value, main):
+    """Height and width of the run's images."""
+    if (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(v) is int and v > 0 for v in value)
+    ):
+        return tuple(value)
+    raise ValueError(
+        f"'{main.path / 'run.json'}' does not say the size of its images as "
+        f"height and width, but as {value!r}. Give `--image-size`."
+    )
+
+
+def _loss_kind(main):
+    """What the run's `--loss` was."""
+    from keras_saq.cli import losses
+
+    settings = main.record.get("settings") or {}
+    kind = settings.get("loss", losses.LOSSES[0])
+    if kind not in losses.LOSSES:
+        raise ValueError(
+            f"'{main.path / 'run.json'}' has the loss {kind!r}. Expected one "
+            f"of: {', '.join(losses.LOSSES)}."
+        )
+    return kind

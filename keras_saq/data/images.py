@@ -36,6 +36,7 @@ def fit_image(image, shape):
             return image
         flat = image[..., 0] if image.shape[-1] == 1 else image
         image = require_pillow().fromarray(flat)
+    image = _of_bytes(image)
     height, width, channels = shape
     if channels is not None:
         if channels not in _MODES:
@@ -49,6 +50,23 @@ def fit_image(image, shape):
         image = image.resize(size, require_pillow().Resampling.BILINEAR)
     array = np.asarray(image, "uint8")
     return array if array.ndim == 3 else array[..., None]
+
+
+def _of_bytes(image):
+    """A Pillow image of 8 bits: Pillow itself would clip others to white."""
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype("uint32")
+        return require_pillow().fromarray(
+            ((values + 128) // 257).astype("uint8")
+        )
+    if image.mode in ("I", "F"):
+        name = getattr(image, "filename", "") or "An image"
+        raise ValueError(
+            f"'{name}' has pixels of 32 bits (Pillow's mode {image.mode}), of "
+            "which nothing says what is white. Expected 8 or 16 bits. Convert "
+            "it, or give an .npz of arrays."
+        )
+    return image
 
 
 def _fits(actual, wanted):
@@ -121,7 +139,7 @@ def read_image(path, shape):
         with pillow.open(path) as image:
             # One that is not converted has palettes and other modes.
             if shape[-1] is None:
-                image = image.convert("RGB")
+                image = _of_bytes(image).convert("RGB")
             return fit_image(image, shape)
     except (OSError, SyntaxError, pillow.DecompressionBombError) as error:
         raise ValueError(f"'{path}' is not a readable image: {error}") from None

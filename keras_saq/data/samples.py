@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_saq.data.proxy import balanced_indices
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
@@ -64,7 +62,10 @@ class Samples:
         return self.take(np.sort(order[:count]))
 
     def hold_out(self, fraction, seed=0):
-        """Splits off a part, the same part of each class.
+        """Splits off a part, as far as possible the same part of each class.
+
+        A class never goes as a whole. Labels of which more than half differ
+        are numbers rather than classes, and the choice is one among all.
 
         Args:
             fraction: the part, above 0 and below 1.
@@ -81,8 +82,8 @@ class Samples:
                 "`fraction` must be above 0 and below 1. "
                 f"Received: fraction={fraction}"
             )
-        if self.has_classes:
-            chosen = balanced_indices(self.y, fraction, seed)
+        if self._has_likely_classes():
+            chosen = _same_part(self.y, fraction, seed)
         else:
             order = np.random.default_rng(seed).permutation(len(self))
             chosen = np.sort(order[: round(fraction * len(self))])
@@ -94,6 +95,32 @@ class Samples:
                 f"{len(chosen)}. Both need at least one."
             )
         return self.take(rest), self.take(chosen)
+
+    def _has_likely_classes(self):
+        return self.has_classes and 2 * len(np.unique(self.y)) <= len(self)
+
+
+def _same_part(labels, fraction, seed):
+    """Indices of a part of each class, ascending, none of them whole.
+
+    What rounding down leaves over goes to the classes that lost most by it,
+    so that many small classes neither give all nor nothing.
+    """
+    rng = np.random.default_rng(seed)
+    _, classes, sizes = np.unique(
+        labels, return_inverse=True, return_counts=True
+    )
+    members = [
+        rng.permutation(np.flatnonzero(classes == i)) for i in range(len(sizes))
+    ]
+    exact = fraction * sizes
+    counts = np.floor(exact).astype(int)
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(counts[order] - exact[order], kind="stable")]
+    order = order[counts[order] + 1 < sizes[order]]
+    left = max(0, round(fraction * len(labels)) - counts.sum())
+    counts[order[:left]] += 1
+    return np.sort(np.concatenate([m[:c] for m, c in zip(members, counts)]))
 
 
 def _at(x, indices):

@@ -14,7 +14,8 @@ from keras_saq.data.images import fit_image
 from keras_saq.data.images import read_image
 from keras_saq.data.samples import Samples
 
-TEST_NAMES = ("test", "validation", "val", "valid")
+_TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "validation", "val", "valid")
 _VERSION = re.compile(r"\d+\.[\d*]+\.[\d*]+")
 
 
@@ -27,7 +28,9 @@ def open_source(text, data_dir=None):
             * a file `.npz` with arrays `x` and `y`, and, where there is test
               data, `x_test` and `y_test`,
             * a folder with a folder of images per class, or with such folders
-              in `train/` and `test/`,
+              in `train/` and `test/` (or `training/`, `testing/`,
+              `validation/`, `val/`, `valid/`, in any case). Folders without
+              images are no classes, and hidden files are not read,
             * a data set of TensorFlow Datasets, such as `cifar10`, or a
               folder in which one was prepared,
 
@@ -201,31 +204,47 @@ class FolderSource:
 
     def __post_init__(self):
         self.name = str(self.path)
-        folders = {p.name: p for p in _folders(self.path)}
-        if "train" in folders:
-            tests = [name for name in TEST_NAMES if name in folders]
-            self._folders = {n: folders[n] for n in ("train", *tests)}
-        else:
-            self._folders = {"train": self.path}
-            tests = []
-        self.splits = tuple(self._folders)
-        self.train_split = "train"
-        self.test_split = tests[0] if tests else None
-        self.class_names = tuple(
-            p.name for p in _folders(self._folders["train"])
-        )
-        if not self.class_names:
+        folders = _split_folders(self.path)
+        trains = [name for name in _TRAIN_NAMES if name in folders]
+        tests = [name for name in TEST_NAMES if name in folders and trains]
+        if len(trains) > 1:
             raise ValueError(
-                f"The folder '{self._folders['train']}' has no folders. "
-                "Expected one per class, with the images of that class: "
-                "folder/cat/1.png."
+                f"The folder '{self.path}' has both train and training. "
+                "Expected one of them."
+            )
+        self._folders = {n: folders[n] for n in (*trains, *tests)}
+        if not trains:
+            self._folders = {"train": self.path}
+        self.splits = tuple(self._folders)
+        self.train_split = self.splits[0]
+        self.test_split = tests[0] if tests else None
+        root = self._folders[self.train_split]
+        self.class_names = tuple(p.name for p in _class_folders(root))
+        if not _folders(root):
+            raise ValueError(
+                f"The folder '{root}' has no folders. Expected one per class, "
+                "with the images of that class: folder/cat/1.png."
+            )
+        if not self.class_names:
+            names = [p.name for p in _folders(root)]
+            raise ValueError(
+                f"The folder '{root}' has no images. Expected files "
+                f"{', '.join('*' + s for s in SUFFIXES)} in the folders "
+                f"{names}."
             )
 
     def load(self, split, image_shape=None, limit=None, seed=0, progress=None):
         """The samples of a split."""
         check_split(self, split)
         root = self._folders[split]
-        names = [p.name for p in _folders(root)]
+        names = [p.name for p in _class_folders(root)]
+        if not names:
+            raise ValueError(
+                f"The folder '{root}' has no images in folders of classes, so "
+                "there are no labels. Expected one folder per class, with its "
+                f"images: {root.name}/{self.class_names[0]}/1.png. Without "
+                "such test data train with `--test-split=none`."
+            )
         unknown = sorted(set(names) - set(self.class_names))
         if unknown:
             raise ValueError(
@@ -235,19 +254,9 @@ class FolderSource:
             )
         paths, labels = [], []
         for name in names:
-            found = sorted(
-                p
-                for p in (root / name).rglob("*")
-                if p.suffix.lower() in SUFFIXES and p.is_file()
-            )
+            found = sorted(_images(root / name))
             paths += found
             labels += [self.class_names.index(name)] * len(found)
-        if not paths:
-            raise ValueError(
-                f"The folder '{root}' has no images. Expected files "
-                f"{', '.join('*' + s for s in SUFFIXES)} in the folders "
-                f"{names}."
-            )
         # The first tells what a model that takes any size will get.
         shape = read_image(paths[0], image_shape or (None,) * 3).shape
         samples = Samples(
@@ -260,6 +269,36 @@ class FolderSource:
             samples = samples.choose(limit, seed)
         bar = progress and progress(len(samples), f"reading {root}")
         return dataclasses.replace(samples, x=samples.x.kept(bar))
+
+
+def _split_folders(path):
+    """Dict from the names of splits, in lower case, to their folders."""
+    found = {}
+    for folder in _folders(path):
+        name = folder.name.lower()
+        if name not in (*_TRAIN_NAMES, *TEST_NAMES):
+            continue
+        if name in found:
+            raise ValueError(
+                f"The folder '{path}' has both {found[name].name} and "
+                f"{folder.name}. Expected one of them."
+            )
+        found[name] = folder
+    return found
+
+
+def _class_folders(path):
+    """The folders with images."""
+    return [p for p in _folders(path) if next(_images(p), None)]
+
+
+def _images(path):
+    """Image files below a folder, without what is hidden."""
+    for file in path.rglob("*"):
+        if file.suffix.lower() not in SUFFIXES or not file.is_file():
+            continue
+        if not any(p.startswith(".") for p in file.relative_to(path).parts):
+            yield file
 
 
 def _folders(path):

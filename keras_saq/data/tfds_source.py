@@ -13,6 +13,7 @@ from keras_saq.data.samples import Samples
 
 _TEST_NAMES = ("test", "validation")
 _BATCH = 512
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class TfdsSource:
@@ -40,10 +41,12 @@ class TfdsSource:
 
     def _find(self, name, data_dir):
         tfds = self._tfds
+        folder = None
+        if pathlib.Path(name).is_dir():
+            folder = _prepared(pathlib.Path(name))
         try:
-            if pathlib.Path(name).is_dir():
-                found = sorted(pathlib.Path(name).rglob("dataset_info.json"))
-                return tfds.builder_from_directory(found[-1].parent)
+            if folder is not None:
+                return tfds.builder_from_directory(folder)
             builder = tfds.builder(name, data_dir=data_dir)
         except tfds.core.registered.DatasetNotFoundError:
             names = tfds.list_builders(with_community_datasets=False)
@@ -127,6 +130,32 @@ class TfdsSource:
         if not count:
             raise ValueError(f"The split '{split}' of '{self.name}' is empty.")
         return count
+
+
+def _prepared(root):
+    """The folder of the newest version of the one data set in a folder."""
+    found = {}
+    for path in root.rglob("dataset_info.json"):
+        folder = path.parent
+        if ".incomplete" in folder.name:
+            continue
+        is_version = _VERSION.fullmatch(folder.name)
+        version = tuple(map(int, folder.name.split("."))) if is_version else ()
+        name = folder.parent if is_version else folder
+        found.setdefault(name, {})[version] = folder
+    if not found:
+        raise ValueError(
+            f"The folder '{root}' holds no data set that was prepared to its "
+            "end."
+        )
+    if len(found) > 1:
+        names = ", ".join(f"'{name}'" for name in sorted(found))
+        raise ValueError(
+            f"The folder '{root}' holds {len(found)} data sets: {names}. Give "
+            "one of them."
+        )
+    (versions,) = found.values()
+    return versions[max(versions)]
 
 
 def _fits(shape, wanted):

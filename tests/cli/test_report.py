@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import keras_saq
+from keras_saq.cli import report as report_command
+from keras_saq.data import fit_image
 from tests import networks
 from tests.cli.test_files import run
 from tests.report.test_html import read
@@ -74,6 +76,8 @@ def folder(tmp_path_factory):
         ("listed", "run.json", "[]"),
         ("odd", "run.json", '{"test": 1}'),
         ("wordy", "run.json", '{"settings": {"mean": ["a"]}}'),
+        ("lossy", "run.json", '{"settings": {"loss": "hinge"}}'),
+        ("sized", "run.json", '{"settings": {"image_size": [8, "x"]}}'),
         ("torn", "history.csv", "epoch,loss\n0,x\n"),
         ("short", "history.csv", "epoch,loss\n0\n,1\n"),
         ("other", "history.csv", "loss\n0\n"),
@@ -142,6 +146,45 @@ def test_runs_of_one_method_have_their_folders_names(folder, tmp_path, capsys):
     assert labels[3] == str(folder / "float.keras")
 
 
+def test_labels_are_never_those_of_the_page(tmp_path, monkeypatch):
+    for name in ("float", "other"):
+        path = tmp_path / name
+        path.mkdir()
+        (path / "run.json").write_text('{"method": "float"}')
+        (path / "model.keras").touch()
+    monkeypatch.chdir(tmp_path)
+    runs = [report_command._Run("float"), report_command._Run("other")]
+    report_command._name(runs)
+    assert [entry.label for entry in runs] == ["./float", "other"]
+
+
+def test_loss_and_size_are_those_of_the_run(tmp_path, capsys):
+    x = np.random.default_rng(0).integers(0, 255, (6, 12, 12, 1), "uint8")
+    y = np.arange(6) % 3
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    inputs = keras.Input((None, None, 1))
+    pooled = keras.layers.GlobalMaxPooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1)(pooled))
+    write_run(tmp_path / "run", model, "float")
+    file = tmp_path / "run/run.json"
+    record = json.loads(file.read_text())
+    record["settings"] |= {"loss": "mse", "image_size": [4, 4]}
+    file.write_text(json.dumps(record))
+    path = tmp_path / "r.html"
+    code, _, err = run(
+        *(capsys, "report", tmp_path / "run", "--points=0"),
+        *(f"--data={tmp_path / 'd.npz'}", f"--output={path}"),
+    )
+    # As classes, labels up to 2 would not fit one output.
+    assert code == 0, err
+    small = np.stack([fit_image(image, (4, 4, 1)) for image in x])
+    outputs = model.predict(0.5 * small - 0.25, verbose=0)
+    found = json.loads(path.with_suffix(".json").read_text())
+    (sharpness,) = found["sharpness"]["by_model"].values()
+    expected = float(np.mean((outputs[:, 0] - y) ** 2))
+    assert sharpness["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_best_epoch_where_the_run_has_not_ended(folder, tmp_path, capsys):
     shutil.copytree(folder / "early", tmp_path / "early")
     shutil.copy(folder / "qat/model.keras", tmp_path / "early/best.keras")
@@ -166,6 +209,8 @@ ERRORS = {
     "listed": "is not the record of a run: it is no table",
     "odd": "is not the record of a run: its 'test' is no table",
     "wordy --data=data.npz": "does not say in numbers",
+    "lossy --data=data.npz": "has the loss 'hinge'",
+    "sized --data=data.npz": "does not say the size of its images",
     "torn": "is not the history of a run: could not convert",
     "short": "is not the history of a run: an epoch has no number",
     "other": "is not the history of a run: it has no column 'epoch'",

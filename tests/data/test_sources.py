@@ -1,5 +1,7 @@
 """Arrays, image folders and TensorFlow Datasets, read and refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,6 +72,45 @@ def test_image_folder(tmp_path, monkeypatch):
     assert len(flat.load("train", limit=5)) == 5
 
 
+def test_image_folder_of_other_names(tmp_path):
+    write_image_folder(tmp_path, 2, ("Training", "TESTING"))
+    train = tmp_path / "Training"
+    for name in ("a_without_images", ".ipynb_checkpoints"):
+        (train / name).mkdir()
+    hidden = train / "digit0/.ipynb_checkpoints"
+    hidden.mkdir()
+    Image.new("L", (4, 4)).save(hidden / "1.png")
+    (train / "digit0/._1.png").write_bytes(b"no image")
+    source = open_source(tmp_path)
+    assert source.splits == ("training", "testing")
+    assert (source.train_split, source.test_split) == source.splits
+    assert source.class_names == ("digit0", "digit1", "digit2")
+    for split in source.splits:
+        assert source.load(split).y.tolist() == [0, 0, 1, 1, 2, 2]
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match="both train and training"):
+        open_source(tmp_path)
+    (tmp_path / "train").rename(tmp_path / "test")
+    Image.new("L", (4, 4)).save(tmp_path / "test/1.png")
+    with pytest.raises(ValueError, match="no labels.*--test-split=none"):
+        open_source(tmp_path).load("test")
+
+
+def test_images_of_16_and_32_bits(tmp_path):
+    values = np.array([[0, 128, 129], [257, 32896, 65535]], "uint16")
+    deep = Image.fromarray(values)
+    assert deep.mode == "I;16"
+    deep.save(tmp_path / "16.png")
+    for shape in ((2, 3, 1), (2, 3, 3), (None, None, None)):
+        made = images.read_image(tmp_path / "16.png", shape)
+        assert made[..., 0].tolist() == [[0, 0, 1], [1, 128, 255]]
+    for mode in ("I", "F"):
+        path = tmp_path / f"{mode}.tif"
+        Image.new(mode, (4, 4)).save(path)
+        with pytest.raises(ValueError, match=rf"{mode}.tif' .*mode {mode}"):
+            images.read_image(path, (4, 4, 1))
+
+
 def test_image_modes(tmp_path):
     Image.new("P", (4, 4)).save(tmp_path / "palette.png")
     Image.new("LA", (4, 4)).save(tmp_path / "alpha.png")
@@ -115,6 +156,16 @@ def test_tensorflow_datasets(tmp_path):
         np.testing.assert_array_equal(loaded.x, x)
         np.testing.assert_array_equal(loaded.y, y)
         assert loaded.class_names == ("a", "b", "c", "d")
+    # The newest version is not the last by name.
+    for name in ("1.0.2", "1.0.10", "1.0.11.incompleteA"):
+        shutil.copytree(tmp_path / "colours/1.0.0", tmp_path / "colours" / name)
+        info = tmp_path / "colours" / name / "dataset_info.json"
+        info.write_text(info.read_text().replace("1.0.0", name))
+    source = open_source(tmp_path / "colours")
+    assert str(source._builder.version) == "1.0.10"
+    shutil.copytree(tmp_path / "colours/1.0.0", tmp_path / "sounds/1.0.0")
+    with pytest.raises(ValueError, match="2 data sets: .*colours.*sounds"):
+        open_source(tmp_path)
     source = open_source("colours:train[:50%]", str(tmp_path))
     half = source.load(source.train_split, (3, 3, 1))
     assert half.x.shape == (10, 3, 3, 1)
@@ -145,7 +196,9 @@ def test_what_is_no_data_set(tmp_path):
     with pytest.raises(ValueError, match="has no images. Expected files"):
         open_source(tmp_path / "no_images").load("train")
     write_image_folder(tmp_path / "split", per_class=1)
-    (tmp_path / "split/test/unknown").mkdir()
+    unknown = tmp_path / "split/test/unknown"
+    unknown.mkdir()
+    Image.new("L", (4, 4)).save(unknown / "1.png")
     with pytest.raises(ValueError, match="classes \\['unknown'\\]"):
         open_source(tmp_path / "split").load("test")
     with pytest.raises(ValueError, match="has no split 'val'"):
@@ -163,6 +216,20 @@ def test_held_out_part():
     numbers = Samples(np.zeros((10, 2)), np.linspace(0, 1, 10), "regression")
     assert [len(s) for s in numbers.hold_out(0.3)] == [7, 3]
     assert numbers.num_classes == 0
+
+
+def test_a_held_out_part_is_as_large_as_was_asked():
+    numbers = np.random.default_rng(0).integers(0, 800, 1000)
+    for labels in (numbers, numbers % 400, np.arange(1000) % 250):
+        _, part = Samples(labels, labels, "many").hold_out(0.1)
+        assert len(part) == 100
+    labels = np.array([0] * 20 + [1] * 9 + [2])
+    for seed in range(5):
+        rest, part = Samples(labels, labels, "odd").hold_out(0.5, seed)
+        assert np.bincount(rest.y).tolist()[2] == 1
+        assert np.bincount(part.y)[0] == 10 and len(part) in (14, 15)
+    rest, _ = Samples(labels, labels, "odd").hold_out(0.93)
+    assert np.bincount(rest.y).min() == 1
 
 
 def test_batches_depend_on_seed_and_epoch_alone():

@@ -12,7 +12,9 @@ import pytest
 import keras_saq
 from keras_saq.report import write_report
 from keras_saq.report.evidence.training import by_run
+from keras_saq.report.page import numbers
 from keras_saq.report.page import render
+from keras_saq.report.page import run as page_run
 from tests import networks
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -140,7 +142,7 @@ def test_a_page_with_everything(full):
     text = "".join(page.text)
     # What users wrote is text, not markup.
     assert inputs["title"] in text and not page.all("b")
-    assert "train <m>" in text and "bright rows & columns" in text
+    assert "train '<m>'" in text and "bright rows & columns" in text
     # The numbers are those of the functions that the report stands on.
     model = report["model"]
     expected = keras_saq.summary(saq, print_fn=False)
@@ -206,6 +208,10 @@ def test_only_a_model(kind, tmp_path):
         assert page.sections == ["layers"]
         assert "None of its weights are quantized" in text
         assert report["model"]["mean_weight_bits"] == 32
+        # The same is counted in both.
+        sizes = report["model"]["stored_bytes"]
+        assert report["model"]["float_stored_bytes"] == sizes
+        assert "bytes as float32 weights and biases: 1.00 times" in text
     else:
         assert page.sections == ["layers", "weights"]
     parameters = networks.sequential_network().count_params()
@@ -320,6 +326,21 @@ def test_odd_histories(history, tmp_path):
     page, _ = read(tmp_path / "r.html")
     has_curve = 1.0 in history.get("loss", []) or len(history) == 2
     assert ("training" in page.sections) == has_curve
+
+
+@pytest.mark.parametrize(
+    "command", ["train 'a b'", ["train", "a b"]], ids=["text", "list"]
+)
+def test_the_command_can_be_pasted(command):
+    assert "train &#x27;a b&#x27;" in str(
+        page_run.render({"run": {"command": command}})
+    ).replace("&#39;", "&#x27;")
+
+
+def test_a_learning_rate_is_no_share():
+    names = ("learning_rate", "code_flip_rate", "val_accuracy", "loss")
+    shares = [numbers.is_share(name) for name in names]
+    assert shares == [False, True, True, False]
 
 
 def test_a_model_without_weights(tmp_path):

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_saq.layers.hidden import float_class
 from keras_saq.layers.storage import FLOAT_BITS
+from keras_saq.layers.storage import stored_bytes
 from keras_saq.layers.weights import is_weighted
 from keras_saq.layers.weights import weight
 from keras_saq.layers.weights import weight_axes
@@ -34,7 +35,7 @@ def describe(model):
         "parameters": parameters,
         "float_bytes": 4 * parameters,
         "stored_bytes": found.stored_bytes,
-        "float_stored_bytes": 4 * total,
+        "float_stored_bytes": _float_stored_bytes(inside),
         "macs": found.macs,
         "bops": found.bops,
         "float_bops": found.macs * FLOAT_BITS**2,
@@ -63,6 +64,16 @@ def _num_parameters(model):
         for variable in model.weights
         if id(variable) not in own
     )
+
+
+def _float_stored_bytes(model):
+    """Bytes of what `stored_bytes` counts, were it all float32."""
+    found = {
+        id(layer): layer
+        for _, layer in layer_paths(model)
+        if is_weighted(layer) and layer.built
+    }
+    return sum(stored_bytes(layer, FLOAT_BITS) for layer in found.values())
 
 
 def _weights_by_bits(model):

@@ -107,7 +107,8 @@ def _size(report, model):
     float_bytes = model["float_bytes"] if file else model["float_stored_bytes"]
     title = "Size of the file" if file else "Size of the weights, estimated"
     ratio = float_bytes / size if size else None
-    note = f"{numbers.count(float_bytes)} bytes as float32 parameters"
+    what = "parameters" if file else "weights and biases"
+    note = f"{numbers.count(float_bytes)} bytes as float32 {what}"
     if ratio:
         note += f": {ratio:.2f} times as much"
     if not file:

@@ -51,6 +51,8 @@ def metric(name, value):
 
 def is_share(name):
     """Whether a metric is a share in 0..1."""
+    if name.endswith("learning_rate"):
+        return False
     return "accuracy" in name or name.endswith(("_rate", "_share"))
 
 

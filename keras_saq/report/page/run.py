@@ -1,5 +1,7 @@
 """How the model was made: settings and command of the run."""
 
+import shlex
+
 from keras_saq.report.page import numbers
 from keras_saq.report.page.markup import details
 from keras_saq.report.page.markup import join
@@ -17,7 +19,9 @@ def render(report):
         return None
     parts = []
     if found.get("command"):
-        command = " ".join(map(str, found["command"]))
+        command = found["command"]
+        if not isinstance(command, str):
+            command = shlex.join(map(str, command))
         parts.append(paragraph("Command: ", tag("code", command)))
     facts = []
     if found.get("epochs_done") is not None:
