@@ -11,6 +11,7 @@ import pytest
 
 import keras_saq
 from keras_saq.report import write_report
+from keras_saq.report.evidence.layers import describe
 from keras_saq.report.evidence.training import by_run
 from keras_saq.report.page import numbers
 from keras_saq.report.page import render
@@ -335,6 +336,16 @@ def test_the_command_can_be_pasted(command):
     assert "train &#x27;a b&#x27;" in str(
         page_run.render({"run": {"command": command}})
     ).replace("&#39;", "&#x27;")
+
+
+def test_the_float_size_counts_what_the_stored_size_does():
+    inputs = keras.Input((5, 4))
+    shared = keras.layers.Dense(4)
+    x = shared(shared(inputs))
+    x = keras.layers.MultiHeadAttention(2, 4)(x, x)
+    model = keras.Model(inputs, keras.layers.LSTM(3)(x))
+    found = describe(model)
+    assert found["float_stored_bytes"] == found["stored_bytes"] > 0
 
 
 def test_a_learning_rate_is_no_share():

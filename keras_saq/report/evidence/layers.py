@@ -68,12 +68,18 @@ def _num_parameters(model):
 
 def _float_stored_bytes(model):
     """Bytes of what `stored_bytes` counts, were it all float32."""
-    found = {
-        id(layer): layer
-        for _, layer in layer_paths(model)
-        if is_weighted(layer) and layer.built
-    }
-    return sum(stored_bytes(layer, FLOAT_BITS) for layer in found.values())
+    size, seen = 0, set()
+    for _, layer in layer_paths(model):
+        if layer in seen or not is_weighted(layer) or not layer.built:
+            continue
+        # The cell of a recurrent layer is counted with it.
+        seen.update(layer._flatten_layers())
+        if weight_axes(layer):
+            size += stored_bytes(layer, FLOAT_BITS)
+        else:  # a custom layer
+            weights = (v for _, v, _ in layer.quantized_weights())
+            size += 4 * sum(math.prod(v.shape) for v in weights)
+    return size
 
 
 def _weights_by_bits(model):
