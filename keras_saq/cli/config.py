@@ -4,6 +4,7 @@ import argparse
 import difflib
 import json
 import pathlib
+import sys
 import tomllib
 
 # In the namespace, and no setting of the user's.
@@ -29,19 +30,29 @@ def settings_of(args):
     }
 
 
-def apply(parser, path):
+class _Replaceable(list):
+    """A default that flags on the command line replace, not extend."""
+
+    def __copy__(self):  # argparse appends to a copy
+        return []
+
+
+def apply(parser, path, output=None):
     """Makes the values of a file the defaults of a command's flags.
 
     Args:
         parser: the command's parser.
         path: a `.toml` or `.json` file with a key per flag, or a `run.json`,
             of which the `"settings"` are read.
+        output: what `--output` on the command line says. Where a `run.json`
+            is of another folder, its `export` is left out: the file is that
+            run's.
 
     Raises:
         ValueError: if the file is missing or not readable, or if a key or a
             value is no flag's.
     """
-    values = _read(pathlib.Path(path))
+    values = _read(pathlib.Path(path), output)
     actions = {
         name: action
         for action in parser._actions
@@ -76,7 +87,7 @@ def _names(action):
     return [action.dest, *options]
 
 
-def _read(path):
+def _read(path, output):
     try:
         content = path.read_bytes()
         if path.suffix == ".toml":
@@ -95,8 +106,22 @@ def _read(path):
             f"Received: {type(values).__name__}"
         )
     if isinstance(values.get("settings"), dict):
-        return values["settings"]
+        return _settings_of_run(values["settings"], output)
     return values
+
+
+def _settings_of_run(settings, output):
+    there = settings.get("output")
+    if None in (there, output) or not settings.get("export"):
+        return settings
+    if pathlib.Path(output).resolve() == pathlib.Path(there).resolve():
+        return settings
+    print(
+        f"note: --export={settings['export']} is of the run in '{there}' and "
+        "is left out; give --export for a file of this one",
+        file=sys.stderr,
+    )
+    return {k: v for k, v in settings.items() if k != "export"}
 
 
 def _converted(action, key, value, path):
@@ -117,7 +142,7 @@ def _converted(action, key, value, path):
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(v, str) for v in values):
             raise refuse("expected a list of texts")
-        return values
+        return _Replaceable(values)
     if isinstance(value, (bool, dict)):
         raise refuse("expected a text or a number")
     parts = value if isinstance(value, list) else [value]

@@ -45,7 +45,7 @@ def run_all(output, bits, methods, num_seeds, epochs, rho):
     """Trains, exports and verifies every variant.
 
     Args:
-        output: folder for the files of the first seed.
+        output: folder for the files; those of the last seed stay.
         bits: presets.
         methods: among `"qat"` and `"saq"`.
         num_seeds: how many seeds.

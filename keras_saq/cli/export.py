@@ -41,7 +41,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--verify",
         metavar="DATA",
-        help="compare the file with the model on these inputs, .npz or .npy",
+        help="compare the file with the model on these inputs, .npz or .npy; "
+        "as the model gets them, preprocessed",
     )
     parser.add_argument(
         "--require-exact",

@@ -73,6 +73,35 @@ def load_model(path, imports=()):
         ) from error
 
 
+def _input_names(model):
+    """Of the model's inputs; of a class of its own none are known."""
+    inputs = getattr(inner_model(model), "inputs", None)
+    return [t.name for t in inputs or ()]
+
+
+def are_inputs(path, model):
+    """Whether a file is for `load_inputs`, and no data set with labels.
+
+    Args:
+        path: name of a file or of a data set.
+        model: the Keras model.
+    """
+    if not path.endswith(".npz"):
+        return path.endswith(".npy")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = set(arrays.files)
+    except (OSError, ValueError, EOFError, AttributeError, TypeError):
+        return True  # `load_inputs` says what is wrong
+    except zipfile.BadZipFile:
+        return True
+    names = _input_names(model)
+    if names and found.issuperset(names):
+        return True
+    pairs = {"x", "y"}, {"x_train", "y_train"}
+    return not any(found.issuperset(pair) for pair in pairs)
+
+
 def load_inputs(path, model):
     """Inputs of a model from a `.npy` or `.npz` file.
 
@@ -85,7 +114,7 @@ def load_inputs(path, model):
     Returns:
         An array, or a list of arrays in the order of the model's inputs.
     """
-    names = [t.name for t in inner_model(model).inputs]
+    names = _input_names(model) or ["x"]
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)

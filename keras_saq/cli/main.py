@@ -46,6 +46,7 @@ def parse(argv):
         "integers.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--version", action="version", version=f"keras-saq {__version__}"
@@ -61,6 +62,7 @@ def parse(argv):
             description=command.DESCRIPTION,
             epilog=f"examples:\n{command.EXAMPLES}\n\n{EXIT_CODES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         command.add_arguments(subparser)
         config.add_argument(subparser)
@@ -73,6 +75,7 @@ def _apply_config(parsers, argv):
     """Reads the file that `--config` names, if one is given."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
+    finder.add_argument("--output")
     try:
         found, rest = finder.parse_known_args(argv)
     except SystemExit:  # `--config` without a file: told by the real parser
@@ -81,7 +84,7 @@ def _apply_config(parsers, argv):
     if found.config is None or name is None:
         return
     try:
-        config.apply(parsers[name], found.config)
+        config.apply(parsers[name], found.config, found.output)
     except ValueError as error:
         parsers[name].error(str(error))
 

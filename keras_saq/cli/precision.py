@@ -20,9 +20,13 @@ def mixed_precision(model, name):
         model: the model.
         name: `"mixed_bfloat16"` or `"mixed_float16"`; with `"float32"`
             nothing is changed.
+
+    Yields:
+        `function()`, a context in which the layers are float32 again, to be
+        saved.
     """
     if name == "float32":
-        yield
+        yield contextlib.nullcontext
         return
     kept = {
         id(getattr(t, "_keras_history", [None])[0])
@@ -35,10 +39,17 @@ def mixed_precision(model, name):
         and id(layer) not in kept
         and not isinstance(layer, Quantizer)
     ]
-    try:
-        for layer, _ in before:
-            layer.dtype_policy = dtype_policies.get(name)
-        yield
-    finally:
-        for layer, policy in before:
-            layer.dtype_policy = policy
+
+    @contextlib.contextmanager
+    def changed(policies):
+        kept = [layer.dtype_policy for layer, _ in before]
+        try:
+            for (layer, _), policy in zip(before, policies):
+                layer.dtype_policy = policy
+            yield
+        finally:
+            for (layer, _), policy in zip(before, kept):
+                layer.dtype_policy = policy
+
+    with changed([dtype_policies.get(name)] * len(before)):
+        yield lambda: changed([policy for _, policy in before])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 
 import numpy as np
 
@@ -71,7 +72,11 @@ def run(args):
         data = _calibration(args, model)
         quantized = quantize_model(model, policy, data, strict=args.strict)
         output.save_model(quantized, path)
-    table = summary(quantized, print_fn=False)
+    try:
+        table = summary(quantized, print_fn=False)
+    except ValueError as error:
+        table = None
+        print(f"note: the costs are not known: {error}", file=sys.stderr)
     missing = sum(
         not all(q.calibrated for q in layer.quantizers)
         for layer in quantized_layers(quantized)
@@ -79,8 +84,9 @@ def run(args):
     if args.json:
         print(json.dumps(_as_dict(table, path, missing)))
         return
-    print(table)
-    print(f"\nwritten to {path}")
+    if table is not None:
+        print(f"{table}\n")
+    print(f"written to {path}")
     if missing:
         print(
             f"{missing} layers have no scales of activations yet: they come "
@@ -91,14 +97,17 @@ def run(args):
 def _calibration(args, model):
     if not args.calibration:
         return None
+    from keras_saq.models.calibration import MAX_SAMPLES
+
     preprocess = data_flags.preprocessing(args)
-    count = args.calibration_samples
-    if args.calibration.endswith((".npy", ".npz")):
+    # Of more the first would be used, which are of the first classes where
+    # the data are sorted.
+    count = min(args.calibration_samples, MAX_SAMPLES)
+    if files.are_inputs(args.calibration, model):
         import keras
 
         data = files.load_inputs(args.calibration, model)
         total = min(len(x) for x in keras.tree.flatten(data))
-        # Files are often sorted by class.
         order = np.random.default_rng(0).permutation(total)
         chosen = np.sort(order[:count])
         return keras.tree.map_structure(lambda x: preprocess(x[chosen]), data)
@@ -110,9 +119,11 @@ def _calibration(args, model):
 
 
 def _as_dict(table, path, missing):
+    written = {"path": str(path), "calibrated": not missing}
+    if table is None:
+        return written
     return {
-        "path": str(path),
-        "calibrated": not missing,
+        **written,
         "bops": table.bops,
         "macs": table.macs,
         "stored_bytes": table.stored_bytes,

@@ -7,6 +7,7 @@ model.keras   the model at the end
 best.keras    the best epoch's, where there is validation data
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -72,9 +73,9 @@ class RunFolder:
         return self.path / "history.csv"
 
     def create(self):
-        """Makes the folder."""
+        """Makes the folder, or goes on in it."""
         output.make_folder(self.path)
-        self.write()
+        self.write(status="running")
 
     def write(self, **values):
         """Updates the record and writes it whole."""
@@ -238,10 +239,12 @@ class BestModel(keras.callbacks.Callback):
         folder: the `RunFolder`.
         name: the metric's name in the logs.
         largest: whether the largest is the best.
+        as_saved: `function()`, a context in which the model is saved.
     """
 
-    def __init__(self, folder, name, largest):
+    def __init__(self, folder, name, largest, as_saved=contextlib.nullcontext):
         super().__init__()
+        self.as_saved = as_saved
         self.folder = folder
         self.name = name
         self.largest = largest
@@ -256,7 +259,8 @@ class BestModel(keras.callbacks.Callback):
         ):
             return
         self.best = value
-        output.save_model(self.model.model, self.folder.path / "best.keras")
+        with self.as_saved():
+            output.save_model(self.model.model, self.folder.path / "best.keras")
         self.folder.write(best={"epoch": epoch, self.name: float(value)})
 
 

@@ -174,7 +174,7 @@ def _number(text):
 
 
 def _proxy(args, model):
-    """The part of the data, of which only that part is decoded."""
+    """The part of the data that the search uses."""
     from keras_saq.data import open_source
     from keras_saq.data import proxy_split
     from keras_saq.data.proxy import balanced_indices

@@ -62,11 +62,12 @@ def _run(args):
     )
     if folder.is_finished:
         print(
-            f"The run in '{folder.path}' is finished; nothing was done. "
+            f"The run in '{folder.path}' is finished; nothing was trained. "
             "Another --output starts a new one."
         )
+        code = _export_of_finished(args, folder)
         _print_results(folder)
-        return folder, 0
+        return folder, code
     try:
         return folder, _train(args, folder)
     except KeyboardInterrupt:
@@ -243,7 +244,7 @@ def _samples(args, source, model):
 def _quantized(args, model, policy, samples, preprocess):
     from keras_saq.models import quantize_model
 
-    chosen = samples.choose(args.calibration_samples, args.seed)
+    chosen = _calibration_samples(args, samples)
     print(
         f"quantizing: {args.policy or 'w4a8'}, scales from {len(chosen)} "
         "training samples"
@@ -257,9 +258,36 @@ def _calibrate(args, model, samples, preprocess):
     from keras_saq.models.calibration import uncalibrated_layers
 
     if uncalibrated_layers(model):
-        chosen = samples.choose(args.calibration_samples, args.seed)
+        chosen = _calibration_samples(args, samples)
         print(f"taking missing scales from {len(chosen)} training samples")
         calibrate(model, preprocess(chosen.x[:]))
+
+
+def _calibration_samples(args, samples):
+    from keras_saq.models.calibration import MAX_SAMPLES
+
+    # Of more the first would be used, which are of the first classes where
+    # the data are sorted.
+    count = min(args.calibration_samples, MAX_SAMPLES)
+    return samples.choose(count, args.seed)
+
+
+def _export_of_finished(args, folder):
+    """The exit code of the export; it is written if it was not yet."""
+    if not args.export:
+        return 0
+    done = folder.record.get("export") or {}
+    if done.get("path") == args.export and pathlib.Path(args.export).exists():
+        return 0 if done["within_bounds"] else EXIT_DEVIATES
+    from keras_saq.data import open_source
+
+    model = files.load_model(folder.path / "model.keras", args.imports)
+    source = open_source(args.data, args.data_dir)
+    train, _, test = _samples(args, source, model)
+    preprocess = data_flags.preprocessing(args)
+    code = _export(args, folder, model, test or train, preprocess)
+    folder.write()
+    return code
 
 
 def _export(args, folder, model, samples, preprocess):

@@ -147,7 +147,7 @@ def train(args, folder, trainee, objective, batches, validation):
     """
     start, before = time.monotonic(), folder.record["seconds"]
     model = trainee.model
-    with mixed_precision(model, args.mixed_precision):
+    with mixed_precision(model, args.mixed_precision) as as_saved:
         if args.mixed_precision == "mixed_float16":
             # So that `compile` scales the loss.
             trainee.dtype_policy = keras.dtype_policies.get("mixed_float16")
@@ -163,6 +163,7 @@ def train(args, folder, trainee, objective, batches, validation):
             batches,
             validation,
             lambda: before + time.monotonic() - start,
+            as_saved,
         )
         with _closed(hooks):
             trainee.fit(
@@ -201,7 +202,7 @@ def _closed(hooks):
                 hook.on_train_end()
 
 
-def _callbacks(args, folder, objective, batches, validation, clock):
+def _callbacks(args, folder, objective, batches, validation, clock, as_saved):
     log_dir = folder.path / "tensorboard" if args.tensorboard else None
     found = [batches.epochs(), keras.callbacks.TerminateOnNaN()]
     if args.freeze_scales is not None:
@@ -224,7 +225,10 @@ def _callbacks(args, folder, objective, batches, validation, clock):
     if validation is not None:
         found.append(
             run_folder.BestModel(
-                folder, f"val_{objective.metric}", objective.larger_is_better
+                folder,
+                f"val_{objective.metric}",
+                objective.larger_is_better,
+                as_saved,
             )
         )
     found.append(keras.callbacks.CSVLogger(folder.history, append=True))

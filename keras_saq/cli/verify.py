@@ -25,7 +25,8 @@ def add_arguments(parser):
     files.add_model_arguments(parser)
     parser.add_argument(
         "data",
-        help="inputs: .npy, or .npz with an array per input of the model",
+        help="inputs as the model gets them, preprocessed: .npy, or .npz with "
+        "an array per input of the model",
     )
     parser.add_argument(
         "--per-layer",

@@ -51,6 +51,38 @@ def test_a_run_can_be_given_back(tmp_path):
     assert json.loads(json.dumps(settings)) == settings
 
 
+def test_an_export_is_of_one_run(tmp_path, capsys):
+    flags = ("--data=a.npz", f"--output={tmp_path}/run", "--export=a.tflite")
+    settings = config.settings_of(parse("train", "m.keras", *flags))
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"version": "1", "settings": settings}))
+    given = f"--config={path}"
+    assert parse("train", given).export == "a.tflite"
+    same = f"--output={tmp_path}/./run"
+    assert parse("train", given, same).export == "a.tflite"
+    assert capsys.readouterr().err == ""
+    assert parse("train", given, "--output=again").export is None
+    assert "--export=a.tflite is of the run in" in capsys.readouterr().err
+    again = parse("train", given, "--output=again", "--export=b.tflite")
+    assert again.export == "b.tflite"
+
+
+def test_lists_on_the_command_line_win(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('import = ["a", "b"]\n')
+    flags = ("train", "m.keras", "--data=d", "--output=o", f"--config={path}")
+    assert parse(*flags).imports == ["a", "b"]
+    assert parse(*flags, "--import=c", "--import=d").imports == ["c", "d"]
+
+
+def test_flags_are_not_shortened(capsys):
+    code, _, err = run(capsys, "train", "m.keras", "--conf=no.toml")
+    assert code == 2
+    flags = ("m.keras", "--data=d", "--output=o", "--conf=no.toml")
+    code, _, err = run(capsys, "train", *flags)
+    assert code == 2 and "unrecognized arguments: --conf=no.toml" in err
+
+
 def test_several_files_and_switches(tmp_path):
     path = tmp_path / "b.json"
     path.write_text('{"files": ["a.tflite", "b.tflite"], "no-delegate": true}')

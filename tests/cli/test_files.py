@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_saq
+from keras_saq.cli import files
 from keras_saq.cli import main
 from tests import networks
 from tests.cli.commands import run
@@ -221,6 +222,25 @@ def test_own_classes_come_from_an_imported_module(
     )
     assert code == 0, err
     assert keras.saving.get_registered_object("mine>MyDense") is not None
+
+
+class Own(keras.Model):
+    """A class that says nothing about its inputs."""
+
+    def call(self, inputs):
+        return inputs
+
+
+def test_inputs_of_a_class_of_its_own(tmp_path):
+    x, path = np.ones((3, 4)), tmp_path / "x.npz"
+    for arrays in ({"x": x, "y": x[:, 0]}, {"any": x}):
+        np.savez(path, **arrays)
+        assert files.load_inputs(path, Own()).shape == (3, 4)
+    np.save(tmp_path / "x.npy", x)
+    assert files.load_inputs(tmp_path / "x.npy", Own()).shape == (3, 4)
+    np.savez(path, a=x, b=x)
+    with pytest.raises(ValueError, match="no array for the inputs"):
+        files.load_inputs(path, Own())
 
 
 def test_an_early_closed_pipe_is_no_error(folder):

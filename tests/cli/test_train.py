@@ -1,5 +1,6 @@
 """`keras-saq quantize` and `train`, end to end on small real data."""
 
+import argparse
 import csv
 import json
 
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 
 import keras_saq
+from keras_saq.cli import quantize
 from keras_saq.cli import run_folder
+from keras_saq.cli import train
 from keras_saq.cli import training
+from keras_saq.data import Samples
 from keras_saq.models import quantized_layers
 from keras_saq.models.calibration import uncalibrated_layers
 from tests import networks
@@ -168,7 +172,7 @@ def test_an_interrupted_run_comes_to_the_same(inside, capsys, monkeypatch):
     )
     # Once more: it is finished. With other settings: refused.
     code, out, _ = run(capsys, *flags)
-    assert code == 0 and "is finished; nothing was done" in out
+    assert code == 0 and "is finished; nothing was trained" in out
     code, out, _ = run(capsys, "train", "--config=parts/run.json", "--json")
     assert code == 0 and json.loads(out)["epochs_done"] == 3
     code, _, err = run(capsys, *flags, "--rho=0.5", "--seed=1")
@@ -178,6 +182,88 @@ def test_an_interrupted_run_comes_to_the_same(inside, capsys, monkeypatch):
     (inside / "copy.keras").write_bytes((inside / "three.keras").read_bytes())
     code, _, err = run(capsys, "train", "copy.keras", *flags[2:])
     assert code == 1 and "--model: the file's content is another" in err
+
+
+def test_the_end_of_a_run_can_be_done_again(inside, capsys, monkeypatch):
+    flags = (*TRAIN, "--output=ended", "--method=qat", "--epochs=2")
+    flags = (*flags, "--limit-steps=2", "--batch-size=32", "--limit-test=20")
+    flags = (*flags, "--reestimate-batch-norm", "--verify-samples=20")
+    flags = (*flags, "--mixed-precision=mixed_bfloat16")
+    record, seen = inside / "ended/run.json", []
+    measure = training.callbacks.reestimate_batch_norm
+
+    def reestimate(model, part):
+        part = list(part)
+        status = json.loads(record.read_text())["status"]
+        seen.append((status, [y.tolist() for _, y in part]))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        return measure(model, iter(part))
+
+    monkeypatch.setattr(training.callbacks, "reestimate_batch_norm", reestimate)
+    code, _, err = run(capsys, *flags)
+    assert code == 130 and "2 of 2 epochs are saved" in err
+    assert json.loads(record.read_text())["status"] == "interrupted"
+    code, _, err = run(capsys, *flags)
+    assert code == 0, err
+    assert seen[0] == seen[1] and seen[0][0] == "running"
+    model = keras.saving.load_model("ended/best.keras")
+    assert {x.dtype_policy.name for x in model._flatten_layers()} == {"float32"}
+    # An export that comes later, and one that deviated.
+    export = (*flags, "--export=ended.tflite")
+    code, out, err = run(capsys, *export)
+    assert code == 0, err
+    assert "nothing was trained" in out and (inside / "ended.tflite").is_file()
+    found = json.loads(record.read_text())
+    assert found["export"]["within_bounds"] and len(seen) == 2
+    found["export"]["within_bounds"] = False
+    record.write_text(json.dumps(found))
+    assert run(capsys, *export)[0] == 3
+
+
+def test_samples_for_scales_are_of_all_classes(tmp_path):
+    x = np.repeat(np.arange(1000, dtype="float32")[:, None], 4, 1)
+    args = argparse.Namespace(calibration_samples=1000, seed=0)
+    chosen = train._calibration_samples(args, Samples(x, x[:, 0], "sorted"))
+    assert len(chosen) == 512 and chosen.y.max() > 950
+    path = str(tmp_path / "x.npy")
+    np.save(path, x)
+    args = argparse.Namespace(
+        **{"calibration": path, "calibration_samples": 1000},
+        **{"scale": 1.0, "mean": (0.0,), "std": (1.0,)},
+    )
+    inputs = keras.Input((4,))
+    chosen = quantize._calibration(args, keras.Model(inputs, inputs))
+    assert len(chosen) == 512 and chosen.max() > 950
+
+
+@on_tensorflow
+def test_quantize_where_the_costs_are_not_known(tmp_path, capsys):
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    model.save(tmp_path / "any.keras")
+    args = ("quantize", tmp_path / "any.keras", tmp_path / "q.keras")
+    code, out, err = run(capsys, *args)
+    assert code == 0 and "written to" in out
+    assert "note: the costs are not known" in err
+    code, out, err = run(capsys, *args, "--json")
+    assert code == 0 and json.loads(out)["calibrated"] is False
+
+
+@on_tensorflow
+@pytest.mark.parametrize("names", [("x", "y"), ("x_train", "y_train")])
+def test_quantize_resizes_images_of_an_npz(names, inside, tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 255, (9, 11, 11, 3), "uint8")
+    path = tmp_path / "large.npz"
+    np.savez(path, **dict(zip(names, (images, np.arange(9)))))
+    code, out, err = run(
+        *(capsys, "quantize", "float.keras", tmp_path / "q.keras"),
+        *(f"--calibration={path}", "--scale=1/255", "--json"),
+    )
+    assert code == 0, err
+    assert json.loads(out)["calibrated"]
 
 
 def test_image_folder_and_a_quantized_model(inside, capsys):
@@ -269,7 +355,7 @@ ERRORS = {
     "quantize float.keras a.keras --policy=no.json": "cannot be read",
     "quantize float.keras a.keras --policy=bad.json": "policy",
     "quantize float.keras a.keras --weight-quantizer=lsk": "Did you mean",
-    "quantize float.keras a.keras --calibration=wide.npz": "must have the",
+    "quantize float.keras a.keras --calibration=wide.npz": "takes inputs of",
     "quantize float.keras a.keras --calibration=no.npz": "not a readable",
     "quantize float.keras a.keras --calibration=empty": "has no folders",
     "quantize float.keras a.keras --calibration=nan.npy": "must be finite",
@@ -284,6 +370,11 @@ ERRORS = {
     "train float.keras --data=nan.npz": "in 1 of 8 samples, the first of which "
     "is number 3",
     "train three.keras --data=digits.npz": "Labels must be from 0 to 2",
+    "train float.keras --data=unlabelled.npz": "samples of `--test-split` do "
+    "not fit: Labels must be from 0 to 9",
+    "train float.keras --data=digits.npz --teacher=soft.keras": (
+        "softmax probabilities"
+    ),
     "train float.keras --data=lengths.npz": "as many labels",
     "train float.keras --data=objects.npz": "is not readable",
     "train float.keras --data=digits.npz --policy=w9x": "Unknown preset",
@@ -329,6 +420,9 @@ def bad_things(inside):
     x = np.zeros((8, 8, 8, 1), "float32")
     np.savez("wide.npz", x=np.zeros((8, 8), "float32"), y=np.arange(8))
     np.savez("lengths.npz", x=x, y=np.arange(7))
+    unlabelled = {"x_test": x, "y_test": np.full(8, -1)}
+    np.savez("unlabelled.npz", x=x, y=np.arange(8), **unlabelled)
+    commands.network(10, "softmax").save("soft.keras")
     np.savez("objects.npz", x=x, y=np.array([{}] * 8, object))
     np.savez("flat.npz", x=np.zeros((8, 5), "float32"), y=np.arange(8) % 2)
     np.save("nan.npy", x * np.nan)
