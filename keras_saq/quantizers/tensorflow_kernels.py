@@ -47,6 +47,16 @@ def fake_quantize_per_tensor(x, scale, qmin, qmax):
     return function(x, scale)
 
 
+def _after(first, x):
+    """The tensor `x`, to be read only when `first` is there.
+
+    Without it TensorFlow computes all candidates at once, and keeps those of
+    the forward pass for the backward pass, which asks for the same.
+    """
+    with tf.control_dependencies([first]):
+        return tf.identity(x)
+
+
 def mix_per_tensor(x, scales, probabilities, ranges):
     """See `keras_saq.quantizers.mix.mix`."""
 
@@ -67,21 +77,22 @@ def mix_per_tensor(x, scales, probabilities, ranges):
     def function(x, scales, probabilities):
         y = probabilities[0] * values(x, 0)
         for i in range(1, len(ranges)):
-            y += probabilities[i] * values(x, i)
+            y += probabilities[i] * values(_after(y, x), i)
 
         def gradient(dy):
             dx, dscales, dprobabilities = 0.0, [], []
             for i, limits in enumerate(ranges):
-                product = tf.reduce_sum(dy * values(x, i))
+                again = _after(dprobabilities[-1] if i else dy, x)
+                product = tf.reduce_sum(dy * values(again, i))
                 dprobabilities.append(product)
                 if limits is None:
                     masked = dy
                     dscales.append(tf.zeros_like(product))
                 else:
                     masked, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
-                        gradients=dy, inputs=x, **bounds(i)
+                        gradients=dy, inputs=again, **bounds(i)
                     )
-                    slope = product - tf.reduce_sum(masked * x)
+                    slope = product - tf.reduce_sum(masked * again)
                     dscales.append(probabilities[i] * slope / scales[i])
                 dx += probabilities[i] * masked
             return dx, tf.stack(dscales), tf.stack(dprobabilities)
