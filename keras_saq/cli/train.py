@@ -10,6 +10,7 @@ from keras_saq.cli import files
 from keras_saq.cli import output
 from keras_saq.cli import policies
 from keras_saq.cli import train_flags
+from keras_saq.cli import train_text
 from keras_saq.cli.verify import EXIT_DEVIATES
 from keras_saq.models.wrapper import inner_model
 
@@ -66,7 +67,7 @@ def _run(args):
             "Another --output starts a new one."
         )
         code = _export_of_finished(args, folder)
-        _print_results(folder)
+        train_text.print_results(folder)
         return folder, code
     try:
         return folder, _train(args, folder)
@@ -149,7 +150,9 @@ def _train(args, folder):
     batches = training.train_batches(args, train, preprocess)
     held_out = validation and Batches(validation, args.batch_size, preprocess)
     tested = test and Batches(test, args.batch_size, preprocess)
-    _print_plan(args, model, is_quantized, source, batches, held_out, tested)
+    train_text.print_plan(
+        args, model, is_quantized, source, batches, held_out, tested
+    )
     print(f"loss: {objective.reason}")
 
     def evaluate(network):
@@ -166,8 +169,10 @@ def _train(args, folder):
     for part in (batches, held_out, tested):
         if part is not None:
             part[0]
-    folder.record["model"] = _describe(model, args.model, is_quantized)
-    folder.record["data"] = _sizes(source, train, validation, test)
+    folder.record["model"] = train_text.describe(
+        model, args.model, is_quantized
+    )
+    folder.record["data"] = train_text.sizes(source, train, validation, test)
     folder.record["loss"] = objective.reason
     folder.create()
     float_model = None if is_quantized else model
@@ -181,7 +186,7 @@ def _train(args, folder):
         if float_model is not None and args.method != "float":
             print("testing the float model")
             folder.record["float_test"] = evaluate(float_model)
-            _warn_of_chance(folder.record["float_test"], objective)
+            train_text.warn_of_chance(folder.record["float_test"], objective)
         print("testing before training")
         folder.write(before_test=evaluate(model))
 
@@ -197,7 +202,7 @@ def _train(args, folder):
     if args.export:
         code = _export(args, folder, model, test or train, preprocess)
     folder.finish()
-    _print_results(folder)
+    train_text.print_results(folder)
     return code
 
 
@@ -308,94 +313,3 @@ def _export(args, folder, model, samples, preprocess):
     }
     print(parity)
     return 0 if parity.within_bounds else EXIT_DEVIATES
-
-
-# What people read.
-
-
-def _describe(model, path, is_quantized):
-    return {
-        "path": str(path),
-        "name": model.name,
-        "parameters": model.count_params(),
-        "quantized": is_quantized,
-    }
-
-
-def _sizes(source, train, validation, test):
-    return {
-        "name": source.name,
-        "train": len(train),
-        "validation": len(validation) if validation else 0,
-        "test": len(test) if test else 0,
-        "input_shape": [int(n) for n in train.x.shape[1:]],
-        "classes": train.num_classes,
-    }
-
-
-def _print_plan(args, model, is_quantized, source, batches, held_out, tested):
-    kind = "quantized" if is_quantized else "float"
-    print(f"model: {model.name}, {kind}, {model.count_params():,} parameters")
-    samples = batches.samples
-    classes = samples.num_classes
-    classes = f", {classes} classes" if classes else ""
-    parts = [f"{len(samples):,} training"]
-    for part, name in ((held_out, "held out"), (tested, "test")):
-        if part is not None:
-            parts.append(f"{len(part.samples):,} {name}")
-    print(
-        f"data: {source.name}, {', '.join(parts)} samples of shape "
-        f"{tuple(samples.x.shape[1:])}{classes}"
-    )
-    step = args.method
-    if step == "saq":
-        step += f", rho {args.rho:g}, {args.strategy}, case {args.case}"
-    print(
-        f"training: {step}; {args.epochs} epochs of {len(batches)} steps, "
-        f"batch {batches.batch_size}"
-    )
-
-
-def _warn_of_chance(values, objective):
-    if not objective.num_classes:
-        return
-    # Of two classes chance is 50 %, of ten 10 %.
-    if values["accuracy"] < 0.05 + 1 / objective.num_classes:
-        print(
-            f"warning: the float model is right on {values['accuracy']:.1%} "
-            "of the test samples, which is about chance. If it is trained, "
-            "check --scale, --mean and --std: they must be those of its "
-            "training.",
-            file=sys.stderr,
-        )
-
-
-def _print_results(folder):
-    from keras_saq.table import format_table
-
-    record = folder.record
-    columns = [
-        ("float model", record["float_test"]),
-        ("before training", record["before_test"]),
-        ("after training", record["test"]),
-    ]
-    rows = [(name, values) for name, values in columns if values]
-    if rows:
-        names = sorted(rows[0][1])
-        cells = [
-            (name, *(f"{values[n]:.4f}" for n in names))
-            for name, values in rows
-        ]
-        print("\n" + format_table(("test", *names), cells))
-    best = record.get("best")
-    if best:
-        key = next(k for k in best if k != "epoch")
-        print(
-            f"\nbest epoch on the held-out part: {best['epoch'] + 1}, {key} "
-            f"{best[key]:.4f} (best.keras)"
-        )
-    names = sorted(p.name for p in folder.path.glob("[!.]*"))
-    print(
-        f"{record['epochs_done']} epochs, {record['seconds']:.0f} seconds; "
-        f"in {folder.path}: {', '.join(names)}"
-    )

@@ -98,7 +98,7 @@ def _add_method(group):
     )
     group.add_argument(
         "--strategy",
-        choices=sorted(STRATEGIES),
+        choices=sorted(STRATEGIES.keys() - {"none"}),  # that is qat
         default=SAQ_DEFAULTS["strategy"],
         help="saq: how much of the second pass (default: %(default)s)",
     )

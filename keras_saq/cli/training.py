@@ -13,20 +13,9 @@ from keras_saq.data import Batches
 from keras_saq.data import get_augmentation
 from keras_saq.sharpness import Distillation
 from keras_saq.sharpness import SAQModel
-from keras_saq.sharpness.strategies import Strategy
 from keras_saq.tensorboard import ScalarWriter
 
 OPTIMIZERS = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3}
-
-
-class OnePass(Strategy):
-    """No second pass: quantization-aware or float training."""
-
-    cost = 1.0
-
-    def step(self, step):
-        clean = step.clean()
-        return step.outcome(clean.gradients, clean, clean)
 
 
 class EpochScalars(keras.callbacks.Callback):
@@ -66,7 +55,7 @@ def make_trainee(args, model, teacher, objective):
         return SAQModel(
             model,
             rho=0.0,
-            strategy=OnePass(),
+            strategy="none",
             scale_learning_rate=args.scale_learning_rate,
             distillation=distillation,
         )

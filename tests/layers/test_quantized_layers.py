@@ -200,6 +200,13 @@ def test_relu_then_quantizer_is_both_in_turn(activation):
 
 
 def test_relu_before_an_unsigned_quantizer_is_not_computed():
-    for activation, expected in (("relu", True), ("relu6", False)):
+    calls = []
+
+    def float_call(layer, x):
+        calls.append(layer)
+        return layer.activation(x)
+
+    for activation in ("relu", "relu6"):
         layer, _ = _relu_model(layers.Activation(activation))
-        assert layer._relu_is_in_the_quantizer() is expected
+        layer._quantized_call(float_call, keras.ops.ones((2, 4)))
+    assert calls == [layer]  # that of relu6

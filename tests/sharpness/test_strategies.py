@@ -200,3 +200,16 @@ def test_looksam_goes_on_from_a_file(tmp_path):
             keras.ops.convert_to_numpy(b),
             atol=1e-6,
         )
+
+
+def test_none_trains_as_the_model_inside_does():
+    """And makes no second pass, whatever rho is."""
+    found = []
+    for is_wrapped in (True, False):
+        model, _, x, target = build(0, strategy="none", rho=0.5)
+        model = model if is_wrapped else model.model
+        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+        model.fit(x, target, batch_size=4, shuffle=False, epochs=2, verbose=0)
+        found.append([np.array(v) for v in model.trainable_variables])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)

@@ -8,12 +8,14 @@
 | `"esam"` | 4/3 + gamma | ESAM, arXiv 2110.03141 |
 | `"half_batch"` | 1 + fraction | reconstruction, see `HalfBatch` |
 | `"momentum"` | 1 | MSAM, arXiv 2401.12033 |
+| `"none"` | 1 | plain training |
 
 The efficient strategy that the SAQ paper mentions was not available; these
 are the published ones for SAM, and two obvious ones.
 """
 
 from keras_saq.sharpness.strategies.base import Full
+from keras_saq.sharpness.strategies.base import Plain
 from keras_saq.sharpness.strategies.base import Strategy
 from keras_saq.sharpness.strategies.esam import ESAM
 from keras_saq.sharpness.strategies.half_batch import HalfBatch
@@ -28,6 +30,7 @@ STRATEGIES = {
     "esam": ESAM,
     "half_batch": HalfBatch,
     "momentum": Momentum,
+    "none": Plain,
 }
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "LookSAM",
     "Momentum",
     "Periodic",
+    "Plain",
     "STRATEGIES",
     "Strategy",
     "get",

@@ -13,20 +13,23 @@ class Strategy:
     values and branches on values must be `keras.ops.cond`, so that the step
     is compiled once.
 
-    Example, plain training without a second pass:
+    Example, the second pass with the mean of both gradients:
 
     >>> import keras, keras_saq
     >>> from keras_saq.sharpness.strategies import Strategy
     >>> @keras.saving.register_keras_serializable("doc")
-    ... class Plain(Strategy):
-    ...     cost = 1.0
+    ... class Mean(Strategy):
+    ...     cost = 2.0
     ...
     ...     def step(self, step):
     ...         clean = step.clean()
-    ...         return step.outcome(clean.gradients, clean, clean)
+    ...         perturbed = step.perturbed(step.perturbation(clean), clean)
+    ...         pairs = zip(clean.gradients, perturbed.gradients)
+    ...         gradients = [(a + b) / 2 for a, b in pairs]
+    ...         return step.outcome(gradients, clean, clean)
     >>> inputs = keras.Input((4,))
     >>> model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
-    >>> saq = keras_saq.SAQModel(model, rho=0.1, strategy=Plain())
+    >>> saq = keras_saq.SAQModel(model, rho=0.1, strategy=Mean())
     >>> saq.compile("sgd", "mse")
     >>> x, y = keras.ops.ones((8, 4)), keras.ops.ones((8, 2))
     >>> losses = saq.fit(x, y, epochs=2, verbose=0).history["loss"]
@@ -96,6 +99,30 @@ class Full(Strategy):
         return step.outcome(
             perturbed.gradients, clean, clean, step.statistics(perturbed)
         )
+
+
+@keras.saving.register_keras_serializable("keras_saq")
+class Plain(Strategy):
+    """No second pass: training as `fit` of the model inside does it.
+
+    What else an `SAQModel` offers (distillation, a learning rate for the
+    scales, batches that are not finite) is there for plain training too.
+    `rho` has no effect.
+
+    Cost: 1.
+
+    Example:
+
+    >>> from keras_saq.sharpness.strategies import Plain
+    >>> Plain().cost
+    1.0
+    """
+
+    cost = 1.0
+
+    def step(self, step):
+        clean = step.clean()
+        return step.outcome(clean.gradients, clean, clean)
 
 
 def check_period(k):
