@@ -49,14 +49,22 @@ def bias_step(layer):
 def call_on_bias_grid(layer, inputs, training=None, mask=None):
     """`BatchNormalization.call`, with the bias on its grid where known."""
     grid = bias_step(layer) if layer.quantize_config.bias_grid else None
-    if grid is None or mask is not None:
+    is_training = training and layer.trainable
+    x = ops.cast(inputs, "float32")
+    fused = _fused_kernel(layer, x) if is_training else None
+    is_special = mask is not None or getattr(layer, "renorm", False)
+    if is_special or (grid is None and fused is None):
         return keras.layers.BatchNormalization.call(
             layer, inputs, training=training, mask=mask
         )
-    step, source_bias = grid
-    x = ops.cast(inputs, "float32")
-    if training and layer.trainable:
-        mean, variance = _batch_statistics(layer, x)
+    outputs = None
+    if is_training:
+        if fused is not None:
+            outputs, mean, variance = fused.normalize(
+                x, *_gamma_and_beta(layer), layer.epsilon
+            )
+        else:
+            mean, variance = _batch_statistics(layer, x)
         _update(layer.moving_mean, mean, layer.momentum)
         _update(layer.moving_variance, variance, layer.momentum)
     elif is_calibrating() and _is_untrained(layer):
@@ -66,22 +74,42 @@ def call_on_bias_grid(layer, inputs, training=None, mask=None):
         mean = layer.moving_mean.value
         variance = layer.moving_variance.value
     slope, offset = slope_and_offset(layer, mean, variance)
-    offset = offset + _rounding(slope, offset, step, source_bias)
+    rounding = 0.0 if grid is None else _rounding(slope, offset, *grid)
     shape = [1] * len(x.shape)
     shape[_axis(layer, x)] = -1
-    outputs = x * ops.reshape(slope, shape) + ops.reshape(offset, shape)
+    if outputs is None:
+        outputs = x * ops.reshape(slope, shape)
+        outputs = outputs + ops.reshape(offset + rounding, shape)
+    elif grid is not None:
+        outputs = outputs + ops.reshape(rounding, shape)
     return ops.cast(outputs, layer.compute_dtype)
+
+
+def _fused_kernel(layer, x):
+    """The module of the backend's kernel where it has one, or `None`."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    from keras_saq.layers import tensorflow_batch_norm as kernel
+
+    return kernel if kernel.supports(layer, x) else None
 
 
 def slope_and_offset(layer, mean, variance):
     """The batch norm as `slope * x + offset`, per channel."""
+    gamma, beta = _gamma_and_beta(layer)
     slope = ops.rsqrt(variance + layer.epsilon)
-    if layer.scale:
-        slope = slope * layer.gamma.value
+    if gamma is not None:
+        slope = slope * gamma
     offset = -mean * slope
-    if layer.center:
-        offset = offset + layer.beta.value
+    if beta is not None:
+        offset = offset + beta
     return slope, offset
+
+
+def _gamma_and_beta(layer):
+    gamma = layer.gamma.value if layer.scale else None
+    beta = layer.beta.value if layer.center else None
+    return gamma, beta
 
 
 def on_grid_beta(layer):
