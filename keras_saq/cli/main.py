@@ -12,6 +12,7 @@ from absl import flags
 from absl import logging as absl_logging
 from absl.flags import argparse_flags
 
+from keras_saq.cli import allocator
 from keras_saq.cli import config
 
 # Each is a module here with `HELP`, `DESCRIPTION`, `EXAMPLES`,
@@ -121,6 +122,7 @@ def run():
     warnings.showwarning = _show_warning
     # absl would log what libraries do; `--verbosity=0` still does.
     flags.FLAGS.verbosity = absl_logging.ERROR
+    allocator.keep_freed_memory()
     app.run(main, flags_parser=parse)
 
 
