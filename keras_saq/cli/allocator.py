@@ -2,7 +2,7 @@
 
 XLA on CPU asks for one large buffer per step and gives it back at the end.
 glibc returns a buffer of that size to the system, so every step touches all
-of its pages anew: on two cores that was half of the time of a JAX step. With
+of its pages anew: on two cores that was two fifths of a QAT step on JAX. With
 these settings the buffer comes from a heap that is never trimmed. They are
 the process's own, so the command line makes them and the library does not.
 """
