@@ -39,6 +39,12 @@ def add_arguments(parser):
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--dynamic-range",
+        action="store_true",
+        help="of a model with quantized weights alone: kernels read the codes "
+        "and round their input to 8 bits of each sample's own range",
+    )
+    parser.add_argument(
         "--verify",
         metavar="DATA",
         help="compare the file with the model on these inputs, .npz or .npy; "
@@ -67,6 +73,7 @@ def run(args):
         input_type=args.input_type,
         output_type=args.output_type,
         storage=args.storage,
+        dynamic_range=args.dynamic_range,
         verify=data,
         require_exact=args.require_exact,
     )

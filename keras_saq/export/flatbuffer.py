@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_saq.export import compact
 from keras_saq.export.kernels import KERNELS
+from keras_saq.export.kernels import dynamic
 
 _SCHEMA_VERSION = 3
 _BATCH = 1
@@ -226,7 +227,8 @@ class _Writer:
 
 def _version(op):
     """The version of an operator that has what a call of it uses."""
-    if op.weights is not None and op.weights.num_bits < 8:
+    weights = op.inputs[1] if op.kind in dynamic.KERNELS else op.weights
+    if weights is not None and weights.num_bits < 8:
         # INT4 weights came with version 10, and per-channel ones with 12.
         return 12
     if op.kind == "conv":

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 
+from keras_saq.export.dynamic import require_dynamic
 from keras_saq.export.flatbuffer import to_bytes
 from keras_saq.export.io_types import with_io_types
 from keras_saq.export.lower import lower_model
@@ -22,6 +23,7 @@ def export_litert(
     verify=None,
     require_exact=False,
     storage="exact",
+    dynamic_range=False,
 ):
     """Writes a quantized model as an integer `.tflite` file.
 
@@ -50,6 +52,10 @@ def export_litert(
             those of larger convolutions too, which are then computed as
             Dense on patches, exactly and more slowly, and those that are
             stored for float kernels. `"int8"`: one byte per code.
+        dynamic_range: of a model with quantized weights alone, whether Dense
+            and convolution kernels read the codes, and round their input to
+            8 bits in the range of each sample; integer arithmetic, with an
+            error that training has not seen.
 
     Returns:
         An `ExportReport`.
@@ -78,23 +84,29 @@ def export_litert(
             "`require_exact=True` needs data to compare on: pass inputs of "
             "the model as `verify=x`."
         )
-    program = with_fused_padding(lower_model(model, storage))
+    program = lower_model(model, storage, dynamic_range)
+    if dynamic_range:
+        require_dynamic(program)
+    program = with_fused_padding(program)
     if storage == "small":
         program = with_packed_convolutions(program)
     program = with_io_types(program, input_type, output_type)
     content = to_bytes(program)
     report = export_report(path, content, program, inner_model(model))
     if verify is not None:
-        report = _verified(report, content, model, verify, require_exact)
+        program = lower_model(model, dynamic_range=dynamic_range)
+        report = _verified(
+            report, content, model, program, verify, require_exact
+        )
     _write_whole(path, content)
     return report
 
 
-def _verified(report, content, model, x, require_exact):
+def _verified(report, content, model, program, x, require_exact):
     """The report with a comparison of file and model on `x`."""
     from keras_saq.export.verify import verify_content
 
-    parity = verify_content(content, report.path, model, lower_model(model), x)
+    parity = verify_content(content, report.path, model, program, x)
     if require_exact and not parity.within_bounds:
         raise ValueError(
             f"'{report.path}' was not written, because the file does not "

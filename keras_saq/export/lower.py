@@ -24,12 +24,13 @@ from keras_saq.models.wrapper import inner_model
 STORAGE = ("exact", "small", "int8")
 
 
-def lower(model, storage="exact"):
+def lower(model, storage="exact", dynamic_range=False):
     """The integer program of a calibrated quantized model.
 
     Args:
         model: a model from `keras_saq.quantize_model`.
         storage: `"exact"`, `"small"` or `"int8"`, see `export_litert`.
+        dynamic_range: see `export_litert`.
 
     Returns:
         A `Program` whose inputs and outputs are float, or indices.
@@ -39,13 +40,13 @@ def lower(model, storage="exact"):
     """
     graph = Graph(model)
     refuse_unsupported(graph)
-    return _Lowering(graph, storage).program
+    return _Lowering(graph, storage, dynamic_range).program
 
 
 class _Lowering:
-    def __init__(self, graph, storage):
+    def __init__(self, graph, storage, dynamic_range):
         self._graph = graph
-        self._builder = builder = Builder(graph, storage)
+        self._builder = builder = Builder(graph, storage, dynamic_range)
         self._values = {}
         inputs = []
         for value in graph.inputs:
@@ -151,7 +152,7 @@ def _is_index(value):
     return not isinstance(value, Pending) and value.is_index
 
 
-def lower_model(model, storage="exact"):
+def lower_model(model, storage="exact", dynamic_range=False):
     """The float-in, float-out program of a quantized model or `SAQModel`."""
     model = inner_model(model)
     if storage not in STORAGE:
@@ -166,4 +167,4 @@ def lower_model(model, storage="exact"):
             "calibration=x[:256])"
         )
     require_calibrated(model, "be exported")
-    return lower(model, storage)
+    return lower(model, storage, dynamic_range)

@@ -7,19 +7,20 @@ from keras import ops
 from keras import tree
 
 from keras_saq.export import reference
+from keras_saq.export.dynamic import program_of
 from keras_saq.export.isolated import FileError
 from keras_saq.export.isolated import IsolatedFile
 from keras_saq.export.layerwise import compare_layers
-from keras_saq.export.lower import lower_model
 from keras_saq.export.parity import OutputParity
 from keras_saq.export.parity import ParityReport
+from keras_saq.export.steps import in_steps
+from keras_saq.export.steps import step_of
+from keras_saq.export.steps import tolerance_of
 from keras_saq.models.wrapper import inner_model
 
 _BATCH_SIZE = 256
 # Layer by layer, every tensor of a sample is held at once.
 _LAYER_SAMPLES = 32
-# Islands are float kernels; theirs and NumPy's exponential differ by this.
-_ISLAND_TOLERANCE = 1e-5
 
 
 def verify_litert(filepath, model, x, per_layer=False):
@@ -65,7 +66,7 @@ def verify_litert(filepath, model, x, per_layer=False):
         raise ValueError(
             f"'{filepath}' is not a readable LiteRT file: {error}"
         ) from error
-    program = lower_model(model)
+    program = program_of(filepath, content, model)
     return verify_content(content, filepath, model, program, x, per_layer)
 
 
@@ -100,13 +101,13 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
     rows, steps, reference_steps = [], [], []
     for i, tensor in enumerate(program.outputs):
         scale = program.output_scales[i]
-        references = _in_steps(outputs[i], expected[i], scale)
-        differences = _in_steps(outputs[i], predicted[i], scale)
+        references = in_steps(outputs[i], expected[i], scale)
+        differences = in_steps(outputs[i], predicted[i], scale)
         rows.append(
             OutputParity(
                 name=tensor.name,
-                step=_step(scale),
-                reference_exact=bool(references.max() <= _tolerance(scale)),
+                step=step_of(scale),
+                reference_exact=bool(references.max() <= tolerance_of(scale)),
                 reference_max_lsb=float(references.max()),
                 max_lsb=float(np.rint(differences.max())),
                 mean_lsb=float(differences.mean()),
@@ -132,7 +133,7 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
         within_bounds = is_exact or not (
             any(row.deviates for row in layers)
             or any(
-                _in_steps(a[chosen], b, scale).max() > _tolerance(scale)
+                in_steps(a[chosen], b, scale).max() > tolerance_of(scale)
                 for a, b, scale in zip(outputs, given, program.output_scales)
             )
         )
@@ -154,30 +155,6 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
         outputs=outputs,
         predicted=predicted,
     )
-
-
-def _step(scale):
-    """The unit of differences: 8 bits of [0, 1] for a float island."""
-    return 1.0 / 256 if scale is None else float(scale)
-
-
-def _tolerance(scale):
-    """Steps that are no difference."""
-    return 0.0 if scale is not None else _ISLAND_TOLERANCE / _step(None)
-
-
-def _in_steps(a, b, scale):
-    """Absolute differences in steps.
-
-    Both come as float: integers times the scale, whose quotient is an integer
-    again but for the last bit of float32, which is rounded away.
-    """
-    difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    step = _step(scale)
-    if scale is None:
-        # What float kernels miss is relative to the size of what they add.
-        step *= max(1.0, float(np.abs(b).max(initial=0.0)))
-    return (difference / step).round(3)
 
 
 def _top1_agreement(a, b):

@@ -5,6 +5,7 @@ computes: `KERNELS` maps the names that an `Op` uses to `Kernel`s.
 """
 
 from keras_saq.export.kernels import conversions
+from keras_saq.export.kernels import dynamic
 from keras_saq.export.kernels import elementwise
 from keras_saq.export.kernels import functions
 from keras_saq.export.kernels import moves
@@ -15,6 +16,7 @@ from keras_saq.export.kernels.kernel import Kernel
 
 KERNELS = {
     **conversions.KERNELS,
+    **dynamic.KERNELS,
     **elementwise.KERNELS,
     **functions.KERNELS,
     **moves.KERNELS,

@@ -27,16 +27,20 @@ def _exact_dtype(x, codes, axis):
     return np.float32 if bound < _FLOAT32_EXACT else np.float64
 
 
+def accumulate(kind, op, x, codes):
+    """Exact sums of integers; `kind` is a name in `KERNELS`."""
+    axis = 3 if kind == "depthwise" else 0
+    dtype = _exact_dtype(x, codes, axis)
+    return _SUMS[kind](op, x.astype(dtype), codes.astype(dtype))
+
+
 def _run(op, x, *constants):
-    accumulate = _ACCUMULATE[op.kind]
     if op.weights is None:
         kernel, *bias = constants
         x = x.astype(np.float32)
-        return activate(op, sum(bias, accumulate(op, x, kernel)))
+        return activate(op, sum(bias, _SUMS[op.kind](op, x, kernel)))
     weights, source = op.weights, op.inputs[0]
-    x = centred(source, x)
-    dtype = _exact_dtype(x, weights.codes, weights.axis)
-    sums = accumulate(op, x.astype(dtype), weights.codes.astype(dtype))
+    sums = accumulate(op.kind, op, centred(source, x), weights.codes)
     accumulator = np.rint(sums).astype(np.int64) + weights.bias
     multiplier = (np.float32(source.scale) * weights.scale) / np.float32(
         op.output.scale
@@ -78,7 +82,7 @@ def _transpose_conv(op, x, codes):
     return windows.transpose_conv(x, kernel, shape, strides, padding)
 
 
-_ACCUMULATE = {
+_SUMS = {
     "conv": _conv,
     "depthwise": _depthwise,
     "fully_connected": _fully_connected,
@@ -93,7 +97,7 @@ def set_window(options, op, schema):
     return options
 
 
-def _conv_options(op, schema):
+def conv_options(op, schema):
     options = set_window(schema.Conv2DOptionsT(), op, schema)
     options.dilationHFactor, options.dilationWFactor = op.options["dilation"]
     return options
@@ -110,7 +114,7 @@ def _transpose_conv_options(op, schema):
     return set_window(schema.TransposeConvOptionsT(), op, schema)
 
 
-def _fully_connected_options(op, schema):
+def fully_connected_options(op, schema):
     options = schema.FullyConnectedOptionsT()
     options.keepNumDims = len(op.output.shape) > 1
     return options
@@ -126,9 +130,9 @@ def _kernel(operator, version, options, **kwargs):
 
 
 KERNELS = {
-    "conv": _kernel("CONV_2D", 3, _conv_options),
+    "conv": _kernel("CONV_2D", 3, conv_options),
     "depthwise": _kernel("DEPTHWISE_CONV_2D", 3, _depthwise_options),
-    "fully_connected": _kernel("FULLY_CONNECTED", 5, _fully_connected_options),
+    "fully_connected": _kernel("FULLY_CONNECTED", 5, fully_connected_options),
     "transpose_conv": _kernel(
         "TRANSPOSE_CONV", 4, _transpose_conv_options, constants=_output_shape
     ),

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from keras_saq.export.kernels import dynamic
 from keras_saq.export.kernels.functions import TABLES
 from keras_saq.export.lowering.op_list import OpList
 from keras_saq.export.lowering.ties import away_from_ties
@@ -22,16 +23,18 @@ class Builder(OpList):
     Args:
         graph: the `Graph` that is lowered.
         storage: `"exact"`, `"small"` or `"int8"`, see `export_litert`.
+        dynamic_range: see `export_litert`.
 
     Attributes:
         islands: list of `(path, reason)`.
     """
 
-    def __init__(self, graph, storage="exact"):
+    def __init__(self, graph, storage="exact", dynamic_range=False):
         super().__init__()
         self.graph = graph
         self.islands = []
         self.storage = storage
+        self.dynamic_range = dynamic_range
         self._dequantized = {}
 
     def compute(self, kind, inputs, path, shape=None, options=None, **kwargs):
@@ -103,7 +106,7 @@ class Builder(OpList):
             # Computed anew, so that all of the island is in one place.
             self._dequantized.pop(id(source), None)
         result = self.realize(pending)
-        reason = f"{pending.what} {IN_FLOAT}"
+        reason = self._why_in_float(pending)
         if result.is_exact:
             reason += ", exactly: each element is rounded as IEEE 754 says"
         else:
@@ -145,7 +148,7 @@ class Builder(OpList):
         """A value as a float tensor."""
         if isinstance(value, Pending):
             if value.what:
-                self.islands.append((value.path, f"{value.what} {IN_FLOAT}"))
+                self.islands.append((value.path, self._why_in_float(value)))
             return self.realize(value)
         if value.is_float:
             return value
@@ -156,6 +159,23 @@ class Builder(OpList):
                 "dequantize", [value], output, path
             )
         return self._dequantized[id(value)]
+
+    def _why_in_float(self, pending):
+        reason = f"{pending.what} {IN_FLOAT}"
+        if self._is_dynamic(pending):
+            reason += ", from its input in 8 bits of each sample's own range"
+        return reason
+
+    def _is_dynamic(self, pending):
+        """Whether the kernel on a float input reads codes of weights."""
+        return (
+            self.dynamic_range
+            and pending.is_weighted
+            and f"{dynamic.PREFIX}{pending.kind}" in dynamic.KERNELS
+            and np.issubdtype(pending.codes.dtype, np.integer)
+            # XNNPACK takes no groups.
+            and pending.codes.shape[-1] == pending.inputs[0].shape[-1]
+        )
 
     def realize(self, pending):
         """Computes a pending result in float."""
@@ -184,8 +204,17 @@ class Builder(OpList):
                 "every tensor between integer kernels a scale."
             )
         codes, scale, bias = pending.in_float()
-        path = pending.path
-        if np.issubdtype(codes.dtype, np.integer):
+        path, kind = pending.path, pending.kind
+        if self._is_dynamic(pending):
+            kind = f"{dynamic.PREFIX}{kind}"
+            kernel = self.constant(
+                f"{path}/weights",
+                codes,
+                scale,
+                num_bits=pending.num_bits,
+                axis=pending.axis,
+            )
+        elif np.issubdtype(codes.dtype, np.integer):
             bits = 8
             if self.storage == "small":
                 largest = np.abs(codes).max(initial=0)
@@ -197,6 +226,7 @@ class Builder(OpList):
                 num_bits=bits,
                 axis=pending.axis,
             )
+            kernel = self.in_float(kernel, path)
         else:
             shape = [1] * codes.ndim
             shape[pending.axis] = -1
@@ -204,13 +234,9 @@ class Builder(OpList):
             kernel = self.constant(f"{path}/weights", kernel)
         made = self.tensor(path, pending.made or pending.shape)
         made.rows = _rows(pending)
-        inputs = [
-            source,
-            self.in_float(kernel, path),
-            self.constant(f"{path}/bias", bias),
-        ]
+        inputs = [source, kernel, self.constant(f"{path}/bias", bias)]
         made = self.emit(
-            pending.kind,
+            kind,
             inputs,
             made,
             path,

@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_saq.export import ExportReport
-from keras_saq.export.lower import lower_model
+from keras_saq.export.dynamic import program_of
 from keras_saq.export.padding import with_fused_padding
 from keras_saq.export.report import export_report
 from keras_saq.export.verify import verify_content
@@ -35,7 +35,7 @@ def read(file, model, x, parity):
         raise ValueError(
             f"'{file}' cannot be read: {error.strerror or error}"
         ) from error
-    program = lower_model(model)
+    program = program_of(file, content, model)
     report = export_report(
         file, content, with_fused_padding(program), inner_model(model)
     )
