@@ -83,6 +83,27 @@ def test_export_of_small_files(folder, tmp_path, capsys):
     assert {t["type"] for t in json.loads(out)["tensors"]} == {"INT8", "INT32"}
 
 
+@pytest.mark.filterwarnings("ignore:.*stay in float")
+def test_export_and_verify_with_dynamic_range(folder, tmp_path, capsys):
+    model = keras.saving.load_model(folder / "float.keras")
+    with np.load(folder / "x.npz") as data:
+        q = keras_saq.quantize_model(model, "w4", calibration=data["x"])
+    q.save(tmp_path / "w4.keras")
+    path = tmp_path / "out.tflite"
+    args = ("export", tmp_path / "w4.keras", path, "--dynamic-range", "--json")
+    code, out, err = run(capsys, *args)
+    assert code == 0, err
+    report = json.loads(out)
+    assert "DEQUANTIZE" not in report["operators"]
+    assert any("own range" in reason for _, reason in report["islands"])
+    args = ("verify", path, tmp_path / "w4.keras", folder / "x.npz")
+    assert run(capsys, *args)[0] == 0
+    path.unlink()
+    args = ("export", folder / "model.keras", path, "--dynamic-range")
+    code, _, err = run(capsys, *args)
+    assert code == 1 and "learned ranges" in err and not path.exists()
+
+
 def test_verify_ends_with_3_where_the_file_deviates(folder, capsys):
     args = (folder / "changed.tflite", folder / "model.keras")
     code, out, _ = run(capsys, "verify", *args, folder / "x.npz", "--json")
