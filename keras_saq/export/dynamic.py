@@ -49,6 +49,6 @@ def _is_constant(op):
 
 def _reads_codes(operation):
     return operation.operator in _OPERATORS and (
-        operation.input_types[0] == "FLOAT32"
-        and operation.input_types[1] in ("INT8", "INT4", "INT2")
+        operation.input_types[:2]
+        in [("FLOAT32", codes) for codes in ("INT8", "INT4", "INT2")]
     )

@@ -205,20 +205,9 @@ class Builder(OpList):
             )
         codes, scale, bias = pending.in_float()
         path, kind = pending.path, pending.kind
-        if self._is_dynamic(pending):
-            kind = f"{dynamic.PREFIX}{kind}"
-            kernel = self.constant(
-                f"{path}/weights",
-                codes,
-                scale,
-                num_bits=pending.num_bits,
-                axis=pending.axis,
-            )
-        elif np.issubdtype(codes.dtype, np.integer):
-            bits = 8
-            if self.storage == "small":
-                largest = np.abs(codes).max(initial=0)
-                bits = next(b for b in PACKED_BITS if largest < 2 ** (b - 1))
+        if np.issubdtype(codes.dtype, np.integer):
+            is_dynamic = self._is_dynamic(pending)
+            bits = pending.num_bits if is_dynamic else self._stored_bits(codes)
             kernel = self.constant(
                 f"{path}/weights",
                 codes,
@@ -226,7 +215,10 @@ class Builder(OpList):
                 num_bits=bits,
                 axis=pending.axis,
             )
-            kernel = self.in_float(kernel, path)
+            if is_dynamic:
+                kind = f"{dynamic.PREFIX}{kind}"
+            else:
+                kernel = self.in_float(kernel, path)
         else:
             shape = [1] * codes.ndim
             shape[pending.axis] = -1
@@ -244,6 +236,13 @@ class Builder(OpList):
             activation=pending.activation,
         )
         return self._arranged(pending, made, path)
+
+    def _stored_bits(self, codes):
+        """Of codes that a DEQUANTIZE reads, which LiteRT unpacks itself."""
+        if self.storage != "small":
+            return 8
+        largest = np.abs(codes).max(initial=0)
+        return next(b for b in PACKED_BITS if largest < 2 ** (b - 1))
 
     def with_relu(self, source, activation, path):
         """A ReLU or ReLU6, in the kernel before it where that is pending."""
