@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_saq
+from keras_saq.export import reference
 from keras_saq.export.lower import lower_model
 
 layers = keras.layers
@@ -66,6 +67,20 @@ def export(q, path, **kwargs):
     return path, keras_saq.export_litert(q, path, dynamic_range=True, **kwargs)
 
 
+def equals_to_the_last_bit(q, path):
+    """No tolerance for float outputs, which `verify_litert` has."""
+    found = keras_saq.verify_litert(path, q, data()).outputs[0]
+    program = lower_model(q, dynamic_range=True)
+    return np.array_equal(found, reference.run(program, [data()])[0])
+
+
+@pytest.mark.parametrize("bits", ["w8", "w4"])
+def test_no_bit_differs(bits, tmp_path):
+    q = quantized(convolutions, bits)
+    path, _ = export(q, tmp_path)
+    assert equals_to_the_last_bit(q, path)
+
+
 @pytest.mark.parametrize("bits", ["w8", "w4"])
 @pytest.mark.parametrize(
     "network", [convolutions, sequence, with_other_kernels, transformer]
@@ -97,7 +112,7 @@ def test_codes_of_two_bits(tmp_path):
     q = keras_saq.quantize_model(model, policy, calibration=data())
     path, report = export(q, tmp_path, verify=data(), require_exact=True)
     assert [t.type for t in report.packed_tensors] == ["INT2"]
-    assert report.parity.reference_exact
+    assert report.parity.reference_exact and equals_to_the_last_bit(q, path)
 
 
 def test_a_dense_kernel_by_hand(tmp_path):
