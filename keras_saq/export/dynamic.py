@@ -48,7 +48,9 @@ def _is_constant(op):
 
 
 def _reads_codes(operation):
-    return operation.operator in _OPERATORS and (
-        operation.input_types[:2]
-        in [("FLOAT32", codes) for codes in ("INT8", "INT4", "INT2")]
+    types = set(operation.input_types)
+    return (
+        operation.operator in _OPERATORS
+        and "FLOAT32" in types
+        and not types.isdisjoint(("INT8", "INT4", "INT2"))
     )

@@ -190,7 +190,7 @@ class _Writer:
             self._add_constant(f"{op.output.name}/{name}", values)
             for name, values in kernel.constants(op).items()
         ]
-        if op.kind == "transpose_conv":
+        if kernel.operator == "TRANSPOSE_CONV":
             source, weights, *bias = inputs
             inputs = [*constants, weights, source, *bias]
         else:

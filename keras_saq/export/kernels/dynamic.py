@@ -56,13 +56,19 @@ def _fully_connected_options(op, schema):
     return options
 
 
-def _kernel(operator, version, options):
-    return Kernel(operator, version, _run, options, is_exact=False)
+def _kernel(operator, version, options, **kwargs):
+    return Kernel(operator, version, _run, options, is_exact=False, **kwargs)
 
 
 KERNELS = {
     f"{PREFIX}conv": _kernel("CONV_2D", 5, weighted.conv_options),
     f"{PREFIX}fully_connected": _kernel(
         "FULLY_CONNECTED", 9, _fully_connected_options
+    ),
+    f"{PREFIX}transpose_conv": _kernel(
+        "TRANSPOSE_CONV",
+        4,
+        weighted.transpose_conv_options,
+        constants=weighted.output_shape,
     ),
 }

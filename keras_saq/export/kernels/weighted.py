@@ -110,7 +110,7 @@ def _depthwise_options(op, schema):
     return options
 
 
-def _transpose_conv_options(op, schema):
+def transpose_conv_options(op, schema):
     return set_window(schema.TransposeConvOptionsT(), op, schema)
 
 
@@ -120,7 +120,7 @@ def fully_connected_options(op, schema):
     return options
 
 
-def _output_shape(op):
+def output_shape(op):
     # XNNPACK takes the batch size from the input; the constant has one.
     return {"shape": np.array([1, *op.output.shape], np.int32)}
 
@@ -134,6 +134,6 @@ KERNELS = {
     "depthwise": _kernel("DEPTHWISE_CONV_2D", 3, _depthwise_options),
     "fully_connected": _kernel("FULLY_CONNECTED", 5, fully_connected_options),
     "transpose_conv": _kernel(
-        "TRANSPOSE_CONV", 4, _transpose_conv_options, constants=_output_shape
+        "TRANSPOSE_CONV", 4, transpose_conv_options, constants=output_shape
     ),
 }

@@ -173,8 +173,6 @@ class Builder(OpList):
             and pending.is_weighted
             and f"{dynamic.PREFIX}{pending.kind}" in dynamic.KERNELS
             and np.issubdtype(pending.codes.dtype, np.integer)
-            # XNNPACK takes no groups.
-            and pending.codes.shape[-1] == pending.inputs[0].shape[-1]
         )
 
     def realize(self, pending):
