@@ -22,6 +22,8 @@ from keras_saq.layers.overlay import read_uncast
 from keras_saq.layers.perturbation import perturbed
 from keras_saq.layers.separable import call_in_two_steps
 from keras_saq.layers.separable import is_separable
+from keras_saq.layers.typical import typical_output
+from keras_saq.layers.typical import typical_weight
 from keras_saq.layers.weights import has_integer_bias
 from keras_saq.layers.weights import is_weighted
 from keras_saq.layers.weights import weight
@@ -123,8 +125,9 @@ class Quantized(Composite):
 
     def initialize_weight_scales(self):
         """Takes the scale of each weight from the weight itself."""
-        for _, variable, quantizer in self.quantized_weights():
-            quantizer.initialize(variable)
+        for name, variable, quantizer in self.quantized_weights():
+            typical = typical_weight(self, name, variable.shape)
+            quantizer.initialize(variable, typical)
 
     def _build_quantizers(self):
         with _scope_of(self):
@@ -208,6 +211,8 @@ class Quantized(Composite):
                 args = _quantize(self.input_quantizer, args)
         if self._relu_is_in_the_quantizer():
             return _quantize(self.output_quantizer, inputs)
+        # How large it would be, should calibration see nothing but zeros.
+        typical = functools.partial(typical_output, self, (inputs, args))
         values = self.overlaid_values()
         if values:
             with Overlay(values):
@@ -215,7 +220,7 @@ class Quantized(Composite):
         else:
             outputs = float_call(self, inputs, *args, **kwargs)
         if self.output_quantizer is not None:
-            outputs = _quantize(self.output_quantizer, outputs)
+            outputs = _quantize(self.output_quantizer, outputs, typical)
         return outputs
 
     def _relu_is_in_the_quantizer(self):
@@ -241,7 +246,8 @@ class Quantized(Composite):
         if self.quantize_config.bias_grid and is_weighted(self):
             bias, step = getattr(self, "bias", None), self.accumulator_step()
             if bias is not None and step is not None:
-                step = ops.reshape(step, bias.shape)
+                if step.shape != (1,):  # one for all channels
+                    step = ops.reshape(step, bias.shape)
                 values.append((bias, snap(read_uncast(bias), step)))
         return values
 
@@ -251,11 +257,17 @@ def snap(bias, step):
     return bias + ops.stop_gradient(step * ops.round(bias / step) - bias)
 
 
-def _quantize(quantizer, tensors):
-    return tree.map_structure(
-        lambda x: ops.cast(quantizer(x), x.dtype) if ops.is_tensor(x) else x,
-        tensors,
-    )
+def _quantize(quantizer, tensors, typical=None):
+    """Tensors behind a quantizer, which is calibrated where it shall be."""
+
+    def quantize(x):
+        if not ops.is_tensor(x):
+            return x
+        if is_calibrating() and not quantizer.calibrated:
+            quantizer.initialize(x, typical)
+        return ops.cast(quantizer(x), x.dtype)
+
+    return tree.map_structure(quantize, tensors)
 
 
 def _quantize_then(quantizer, activation, x):

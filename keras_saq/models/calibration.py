@@ -6,6 +6,7 @@ from keras import ops
 from keras import tree
 
 from keras_saq.layers import Quantized
+from keras_saq.models.silence import warn_of_silence
 from keras_saq.quantizers import calibration_scope
 
 MAX_SAMPLES = 512
@@ -71,6 +72,7 @@ def calibrate(model, data):
     inputs = _first_samples(model, data)
     with calibration_scope():
         model(inputs, training=False)
+    warn_of_silence(quantized_layers(model))
 
 
 def calibrate_from_fit_data(model, x):

@@ -13,6 +13,7 @@ from keras_saq.models.copy import quantized_copy
 from keras_saq.models.copy import quantized_in_place
 from keras_saq.models.plan import KEEP_FLOAT
 from keras_saq.models.plan import Plan
+from keras_saq.models.silence import warn_of_silence
 
 # As many layers of one type are listed one by one in a warning.
 _LISTED = 3
@@ -75,6 +76,7 @@ def quantize_model(
     _warn_of_dead_kernels(quantized)
     if calibration is not None:
         calibrations.calibrate(quantized, calibration)
+    warn_of_silence(calibrations.quantized_layers(quantized))
     return quantized
 
 
