@@ -8,6 +8,7 @@ tensor that a layer wants with fewer bits than another consumer does.
 
 import keras
 
+from keras_saq.layers import resolve
 from keras_saq.layers import roles
 from keras_saq.layers.attention import can_unfuse
 from keras_saq.layers.roles import has_integer_bias
@@ -20,7 +21,6 @@ from keras_saq.models.model import FloatLayer
 from keras_saq.policy import QuantizeConfig
 from keras_saq.policy import layer_paths
 from keras_saq.policy import make_quantizer
-from keras_saq.policy import resolve
 from keras_saq.quantizers import check_role
 
 NO_RULE = "no rule of the policy matches its path and type"
