@@ -131,6 +131,13 @@ class Dataflow:
                 return True
         return False
 
+    def is_wanted_as_integers(self, site):
+        """Whether an integer kernel, or the user, reads what a site makes."""
+        return any(
+            self.is_read_as_integers(value) or self.graph.is_output(value)
+            for value in site.outputs
+        )
+
     def is_fused_onward(self, value):
         """Whether the one layer that reads a value computes with its maker."""
         consumers = self.graph.consumers(value)

@@ -223,6 +223,8 @@ class Plan:
             return False
         if roles.is_concatenate(layer):
             return False  # its output quantizer serves each of its inputs
+        if roles.keeps_grid(layer) and not flow.is_wanted_as_integers(site):
+            return False  # float goes in and float comes out
         calls = self.graph.sites_of(layer)
         values = [value for call in calls for value in call.inputs]
         if not all(map(flow.is_on_a_grid, values)):

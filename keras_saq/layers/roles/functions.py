@@ -29,15 +29,7 @@ FUNCTIONS = {
     _functions.tanh: "tanh",
 }
 # Functions that never make a negative number.
-UNSIGNED = {
-    "exponential",
-    "hard_sigmoid",
-    "relu",
-    "relu6",
-    "sigmoid",
-    "softmax",
-    "softplus",
-}
+UNSIGNED = {"hard_sigmoid", "relu", "relu6", "sigmoid", "softmax"}
 
 
 def function_of(layer):
