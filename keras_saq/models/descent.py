@@ -9,6 +9,7 @@ again: the layers are the user's.
 import contextlib
 import dataclasses
 import functools
+import importlib
 import warnings
 
 import keras
@@ -21,6 +22,10 @@ from keras_saq.layers.hidden import float_class
 from keras_saq.layers.hidden import parts
 from keras_saq.layers.weights import is_weighted
 from keras_saq.layers.weights import weight_axes
+
+
+# Why a call is not followed that would give other numbers the next time.
+RANDOM = "it draws random numbers when it is called"
 
 
 @dataclasses.dataclass
@@ -133,11 +138,15 @@ def _follow(composite, call):
             unfused(composite),
             _tolerant_nodes(),
             _known_lengths(composite),
+            _noticing_randomness() as drawn,
         ):
             warnings.simplefilter("ignore")
             outputs = float_call(composite, *call.args, **call.kwargs)
     except Exception as error:  # whatever somebody's `call` may raise
-        trace.failure = _first_line(error)
+        trace.failure = RANDOM if drawn else _first_line(error)
+        return trace
+    if drawn:
+        trace.failure = RANDOM
         return trace
     trace.outputs = [
         t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)
@@ -147,6 +156,28 @@ def _follow(composite, call):
     except LookupError as error:
         trace.failure = _first_line(error)
     return trace
+
+
+@contextlib.contextmanager
+def _noticing_randomness():
+    """Yields a list that is empty as long as no random number is drawn.
+
+    Each of a backend's random functions asks for a seed first.
+    """
+    module = importlib.import_module(
+        f"keras.src.backend.{keras.backend.backend()}.random"
+    )
+    draw_seed, drawn = module.draw_seed, []
+
+    def noticed(seed):
+        drawn.append(seed)
+        return draw_seed(seed)
+
+    module.draw_seed = noticed
+    try:
+        yield drawn
+    finally:
+        module.draw_seed = draw_seed
 
 
 class _Node(Node):

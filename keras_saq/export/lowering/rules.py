@@ -239,7 +239,7 @@ RULES = (
     Rule(
         custom.matches,
         custom.lower(lambda *args: lower_site(*args)),
-        custom.obstacle(lambda site: why_not(site)),
+        custom.obstacle(lambda site: why_float(site)),
     ),
 )
 
@@ -257,22 +257,14 @@ def lower_site(builder, site, inputs):
     return rule.lower(builder, site, inputs)
 
 
-def why_not(site):
-    """Why a site has no place in a file, or `None`."""
+def why_float(site):
+    """Why a site has no integer kernel here, or `None`."""
     layer = site.operation
     if site.closed is not None:
         return f"its `call` cannot be followed: {site.closed}"
-    if getattr(layer, "data_format", None) == "channels_first":
-        return "its data format is channels_first; LiteRT is channels_last"
     rule = rule_for(layer)
     if rule is None:
         return UNKNOWN
     if not isinstance(layer, keras.layers.Layer) and not site.inputs:
         return UNKNOWN
-    obstacle = rule.obstacle(site)
-    if obstacle is not None:
-        return obstacle
-    for quantizer in getattr(layer, "quantizers", ()):
-        if quantizer.export_obstacle is not None:
-            return quantizer.export_obstacle
-    return None
+    return rule.obstacle(site)
