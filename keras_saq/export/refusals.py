@@ -3,7 +3,8 @@
 import numpy as np
 from keras import ops
 
-from keras_saq.models.descent import RANDOM
+from keras_saq.export.lowering.rules import why_float
+from keras_saq.models.randomness import RANDOM
 
 
 def refuse_impossible(graph):
@@ -37,7 +38,7 @@ def _class_name(operation):
 
 def _why_impossible(site):
     layer = site.operation
-    if site.closed == RANDOM:
+    if site.closed == RANDOM or RANDOM in (why_float(site) or ""):
         return (
             f"{RANDOM}, at inference too, and a file cannot; compute without "
             "where `training` is false"

@@ -10,6 +10,7 @@ import keras
 from keras_saq.export.fragments.fragment import Fragment
 from keras_saq.export.fragments.quiet import quiet
 from keras_saq.export.fragments.run import run
+from keras_saq.models import randomness
 from keras_saq.quantizers import composed_kernels
 
 
@@ -76,11 +77,16 @@ def _convert(sites, inputs, outputs, single_sample):
         tf.TensorSpec((batch, *value.shape[1:]), file_dtype(value.dtype))
         for value in inputs
     ]
-    try:
-        with quiet():
-            return _convert_function(tf, compute, specs)
-    except Exception as error:  # whatever a `call` or the converter may raise
-        raise ConversionError(_cause(error)) from error
+    with randomness.noticed() as drawn:
+        try:
+            with quiet():
+                content = _convert_function(tf, compute, specs)
+        except Exception as error:  # whatever a `call` may raise
+            cause = randomness.RANDOM if drawn else _cause(error)
+            raise ConversionError(cause) from error
+    if drawn:
+        raise ConversionError(randomness.RANDOM)
+    return content
 
 
 def _convert_function(tf, compute, specs):

@@ -11,6 +11,7 @@ from keras_saq.layers import Quantized
 from keras_saq.layers.hidden import as_float
 from keras_saq.layers.hidden import float_class
 from keras_saq.layers.overlay import Overlay
+from keras_saq.models.masks import attach
 
 
 def run(sites, inputs):
@@ -37,6 +38,7 @@ def run(sites, inputs):
         args, kwargs = tree.map_structure(
             fill, (site.call.args, dict(site.call.kwargs))
         )
+        attach(_attached(site, values))
         made = [
             tensor
             for tensor in tree.flatten(_call(site.operation, args, kwargs))
@@ -44,6 +46,14 @@ def run(sites, inputs):
         ]
         values.update(zip(site.outputs, made))
     return values
+
+
+def _attached(site, values):
+    """`(tensor, mask)` of a call that finds masks at its tensors."""
+    found = {
+        id(t): values[value] for t, value in zip(site.call.tensors, site.inputs)
+    }
+    return [(found[id(t)], found[id(mask)]) for t, mask in site.call.masks]
 
 
 def _call(operation, args, kwargs):

@@ -1,5 +1,6 @@
 """What has no integer kernel: a float graph between integers."""
 
+from keras_saq.export.fragments import ConversionError
 from keras_saq.export.fragments import convert
 from keras_saq.export.fragments.convert import file_dtype
 from keras_saq.export.lowering.builder import IN_FLOAT
@@ -41,7 +42,7 @@ def lower_sites(builder, sites, inputs, outputs, reasons):
         reasons: why the sites are no integer kernels.
     """
     path = sites[0].path
-    fragment = convert(sites, list(inputs), outputs)
+    fragment = _converted(sites, list(inputs), outputs)
     gridded = {
         value: tensor
         for value, tensor in inputs.items()
@@ -62,6 +63,35 @@ def lower_sites(builder, sites, inputs, outputs, reasons):
     if is_island:
         builder.islands.append((path, _why(fragment, sites, reasons)))
     return results
+
+
+def _converted(sites, inputs, outputs):
+    try:
+        return convert(sites, inputs, outputs)
+    except ConversionError as error:
+        raise ValueError(
+            "No LiteRT file can hold these layers:\n"
+            + "\n".join(_culprits(sites, error))
+            + "\nReplace them, or leave them out of the exported model."
+        ) from error
+
+
+def _culprits(sites, error):
+    """Lines that say which sites cannot be converted even alone, and why."""
+    lines = []
+    for site in sites if len(sites) > 1 else ():
+        try:
+            convert([site], list(dict.fromkeys(site.inputs)), site.outputs)
+        except ConversionError as alone:
+            lines.append(f"  {site.path} ({_name(site)}): {alone}")
+    names = ", ".join(dict.fromkeys(map(_name, sites)))
+    return lines or [f"  {sites[0].path} ({names}): {error}"]
+
+
+def _name(site):
+    """The class of what a site calls."""
+    operation = getattr(site.operation, "operation", site.operation)
+    return getattr(operation, "_float_class", type(operation)).__name__
 
 
 def _plain(builder, tensor, path):
@@ -125,12 +155,7 @@ def _pending(fragment, tensor, inputs, value):
 
 
 def _why(fragment, sites, reasons):
-    names = ", ".join(
-        dict.fromkeys(
-            getattr(s.operation, "_float_class", type(s.operation)).__name__
-            for s in sites
-        )
-    )
+    names = ", ".join(dict.fromkeys(map(_name, sites)))
     counts = ", ".join(dict.fromkeys(fragment.operators))
     reason = f"{names} {IN_FLOAT} ({counts}): {reasons[0]}"
     if fragment.is_exact:

@@ -8,6 +8,7 @@ import dataclasses
 
 import keras
 from keras import layers
+from keras import tree
 
 from keras_saq.export.lowering import activations
 from keras_saq.export.lowering import custom
@@ -257,14 +258,40 @@ def lower_site(builder, site, inputs):
     return rule.lower(builder, site, inputs)
 
 
+# What also moves indices and masks, and a lookup.
+_MOVES_ANYTHING = (moves.lower_reshape, lookup.lower)
+
+
+def _computes_with_reals(site):
+    return all(v.is_real for v in [*site.inputs, *site.outputs])
+
+
+def reads_mask(site):
+    """Whether a layer is given a mask that counts at inference."""
+    if kinds.is_batch_norm(site.operation) or not isinstance(
+        site.operation, keras.layers.Layer
+    ):
+        return False
+    return any(
+        isinstance(t, keras.KerasTensor)
+        for name, value in site.call.kwargs.items()
+        if name.endswith("mask")
+        for t in tree.flatten(value)
+    )
+
+
 def why_float(site):
     """Why a site has no integer kernel here, or `None`."""
     layer = site.operation
     if site.closed is not None:
         return f"its `call` cannot be followed: {site.closed}"
+    if reads_mask(site):
+        return "it reads a mask that is computed"
     rule = rule_for(layer)
     if rule is None:
         return UNKNOWN
+    if not _computes_with_reals(site) and rule.lower not in _MOVES_ANYTHING:
+        return "it computes with whole numbers or masks"
     if not isinstance(layer, keras.layers.Layer) and not site.inputs:
         return UNKNOWN
     return rule.obstacle(site)
