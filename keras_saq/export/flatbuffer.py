@@ -44,11 +44,12 @@ class _Writer:
         from ai_edge_litert import schema_py_generated as schema
 
         self._schema = schema
+        self.subgraphs = []  # behind the first
         self._tensors = []
         self._buffers = [schema.BufferT()]  # buffer 0 is the empty one
         self._codes = {}
         self._index = {}
-        self._operators = []
+        self.operators = []
         for tensor in program.inputs:
             self._add_tensor(tensor)
         for op in program.ops:
@@ -60,13 +61,13 @@ class _Writer:
         graph = schema.SubGraphT()
         graph.name = "main"
         graph.tensors = self._tensors
-        graph.operators = self._operators
+        graph.operators = self.operators
         graph.inputs = [self._index[id(t)] for t in program.inputs]
         graph.outputs = [self._index[id(t)] for t in program.outputs]
         model = schema.ModelT()
         model.version = _SCHEMA_VERSION
         model.description = "keras_saq"
-        model.subgraphs = [graph]
+        model.subgraphs = [graph, *self.subgraphs]
         model.buffers = self._buffers
         model.operatorCodes = list(self._codes.values())
         signature = schema.SignatureDefT()
@@ -88,7 +89,7 @@ class _Writer:
 
     # --- Tensors
 
-    def _index_of(self, tensor):
+    def index_of(self, tensor):
         """Where a tensor is in the file; constants come with their reader."""
         if id(tensor) not in self._index:
             self._add_tensor(tensor)
@@ -115,8 +116,8 @@ class _Writer:
         types = self._schema.TensorType
         if tensor.is_float:
             return types.FLOAT32
-        if tensor.is_index:
-            return types.INT32
+        if tensor.dtype is not None:
+            return getattr(types, tensor.dtype.upper())
         if tensor.is_uint8:
             return types.UINT8
         return {2: types.INT2, 4: types.INT4, 8: types.INT8}[tensor.num_bits]
@@ -135,12 +136,26 @@ class _Writer:
         tensor.hasRank = True
         tensor.buffer = 0
         if data is not None:
-            buffer = self._schema.BufferT()
-            buffer.data = np.ascontiguousarray(data).view(np.uint8).ravel()
-            self._buffers.append(buffer)
-            tensor.buffer = len(self._buffers) - 1
+            data = np.ascontiguousarray(data).view(np.uint8).ravel()
+            tensor.buffer = self.add_buffer(data)
         self._tensors.append(tensor)
         return tensor
+
+    def add_buffer(self, data):
+        """The number of a new buffer with these bytes."""
+        buffer = self._schema.BufferT()
+        buffer.data = data
+        self._buffers.append(buffer)
+        return len(self._buffers) - 1
+
+    def knows(self, tensor):
+        """Whether a tensor of the program is in the file already."""
+        return id(tensor) in self._index
+
+    def add_foreign(self, tensor):
+        """The number of a tensor that is the schema's object already."""
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
 
     def _set_quantization(self, tensor, scale, zero_point, axis=0):
         quantization = self._schema.QuantizationParametersT()
@@ -183,7 +198,10 @@ class _Writer:
 
     def _add_op(self, op):
         kernel = KERNELS[op.kind]
-        inputs = [self._index_of(t) for t in op.inputs]
+        if kernel.write is not None:
+            kernel.write(self, op)
+            return
+        inputs = [self.index_of(t) for t in op.inputs]
         if op.weights is not None:
             inputs += self._add_weights(op)
         constants = [
@@ -198,7 +216,7 @@ class _Writer:
         operator = self._schema.OperatorT()
         operator.inputs = inputs
         operator.outputs = [self._add_tensor(op.output)]
-        operator.opcodeIndex = self._code_index(op)
+        operator.opcodeIndex = self.code_index(kernel.operator, _version(op))
         options = kernel.options(op, self._schema)
         if options is not None:
             if hasattr(options, "fusedActivationFunction"):
@@ -210,17 +228,25 @@ class _Writer:
             name = type(options).__name__.removesuffix("T")
             operator.builtinOptionsType = getattr(kinds, name)
             operator.builtinOptions = options
-        self._operators.append(operator)
+        self.operators.append(operator)
 
-    def _code_index(self, op):
-        name = KERNELS[op.kind].operator
-        key = (name, _version(op))
+    def copied_code_index(self, code):
+        """The number of a code that is the schema's object already."""
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        return self._numbered(number, code.version)
+
+    def code_index(self, name, version):
+        """The number of an operator's code; `name` is LiteRT's."""
+        number = getattr(self._schema.BuiltinOperator, name)
+        return self._numbered(number, version)
+
+    def _numbered(self, number, version):
+        key = (number, version)
         if key not in self._codes:
             code = self._schema.OperatorCodeT()
-            number = getattr(self._schema.BuiltinOperator, name)
             code.builtinCode = number
             code.deprecatedBuiltinCode = min(number, 127)
-            code.version = key[1]
+            code.version = version
             self._codes[key] = code
         return list(self._codes).index(key)
 

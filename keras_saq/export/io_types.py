@@ -29,8 +29,7 @@ def with_io_types(program, input_type, output_type):
     inputs = program.inputs
     if input_type != "float32":
         inputs = [
-            t if t.is_index else _integer_input(t, ops, input_type)
-            for t in inputs
+            t if t.dtype else _integer_input(t, ops, input_type) for t in inputs
         ]
     outputs = program.outputs
     if output_type != "float32":

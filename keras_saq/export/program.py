@@ -22,7 +22,8 @@ class Tensor:
         zero_point: the code of real 0.
         is_unsigned: whether no code is below the zero point.
         is_uint8: whether the codes are uint8, at the edge of the program.
-        is_index: whether it holds int32 indices.
+        dtype: of what is no real number: `"int32"` (indices), `"bool"` (masks)
+            or `"uint8"`; `None` of floats and of codes.
         is_exact: whether file and reference agree on it to the last bit,
             given the same inputs; not so behind some float kernels.
         is_static: whether it has no batch axis, as constants have none.
@@ -38,7 +39,7 @@ class Tensor:
     zero_point: int = 0
     is_unsigned: bool = False
     is_uint8: bool = False
-    is_index: bool = False
+    dtype: str | None = None
     is_exact: bool = True
     is_static: bool = False
     rows: int = 1
@@ -48,7 +49,7 @@ class Tensor:
 
     @property
     def is_float(self):
-        return self.scale is None and not self.is_index
+        return self.scale is None and self.dtype is None
 
     @property
     def is_constant(self):

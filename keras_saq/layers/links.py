@@ -7,8 +7,32 @@ builds the model, and again when Keras rebuilds it from a file, in
 `clone_model`, or in any other graph made of its layers.
 """
 
+import contextlib
+import threading
+
 from keras_saq.layers import roles
 from keras_saq.layers.roles import is_weighted
+
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def links_kept():
+    """Inside, symbolic calls of layers do not change who reads from whom.
+
+    For calls that only ask what a layer does.
+    """
+    previous = are_kept()
+    _state.kept = True
+    try:
+        yield
+    finally:
+        _state.kept = previous
+
+
+def are_kept():
+    """Whether this thread is inside of `links_kept`."""
+    return getattr(_state, "kept", False)
 
 
 def find_source(tensor):

@@ -15,6 +15,7 @@ from keras_saq.layers.batch_normalization import call_on_bias_grid
 from keras_saq.layers.composite import Composite
 from keras_saq.layers.hidden import Hidden
 from keras_saq.layers.hidden import serialize_float
+from keras_saq.layers.links import are_kept
 from keras_saq.layers.links import find_source
 from keras_saq.layers.operation import OperationLayer
 from keras_saq.layers.overlay import Overlay
@@ -146,6 +147,8 @@ class Quantized(Composite):
     def _link(self, args, kwargs):
         tensors = tree.flatten((args, kwargs))
         if not (tensors and isinstance(tensors[0], keras.KerasTensor)):
+            return
+        if are_kept():
             return
         if self.quantized_parts is not None:
             self.__dict__["_input_sources"] = [

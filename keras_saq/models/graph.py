@@ -14,6 +14,7 @@ from keras import tree
 from keras.src.models.functional import functional_like_constructor
 
 from keras_saq.layers import roles
+from keras_saq.models import masks as masking
 from keras_saq.models.descent import Call
 from keras_saq.models.descent import descend
 from keras_saq.models.descent import input_structure
@@ -131,9 +132,21 @@ class Graph:
         """Every call of an operation."""
         return self._sites_of.get(id(operation), [])
 
-    def _run(self, model, inputs, prefix, owner):
+    def _run(self, model, inputs, prefix, owner, call=None):
         """The sites of a Functional or Sequential model."""
         model = functional(model)
+        if call is None:
+            call = Call(tuple(tree.flatten(model.inputs)), {})
+        if call.masks or masking.makes_masks(model):
+            # Its own nodes do not say who reads a mask.
+            with descend(model, call) as trace:
+                if trace.failure is None:
+                    values = {
+                        id(t): value for t, value in zip(trace.inputs, inputs)
+                    }
+                    return self._walk(
+                        trace.nodes, values, trace.outputs, prefix, owner
+                    )
         values = {
             id(tensor): value
             for tensor, value in zip(tree.flatten(model.inputs), inputs)
@@ -159,7 +172,7 @@ class Graph:
             inside = owner
             if owner is None and not is_plain_graph_model(operation):
                 inside = operation
-            made = self._run(operation, inputs, f"{path}/", inside)
+            made = self._run(operation, inputs, f"{path}/", inside, call)
             if owner is None and inside is not None:
                 self.openings.append(Opening(operation, path, inputs, made))
             return made
@@ -170,6 +183,10 @@ class Graph:
         return self._close(operation, call, inputs, path, owner)
 
     def _close(self, operation, call, inputs, path, owner, closed=None):
+        if closed is None:
+            # What a single layer reads of a mask is an argument of it.
+            inputs = inputs[: len(call.arguments)]
+            call = call.without_masks()
         site = Site(operation, path, inputs, [], owner, closed, call)
         site.outputs.extend(
             Value(tuple(t.shape), site, path, t.dtype) for t in call.outputs
@@ -253,7 +270,7 @@ def _call_at(node, inputs):
     outputs = [
         t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)
     ]
-    return Call(args, kwargs, outputs)
+    return Call(args, kwargs, outputs, call.masks)
 
 
 def is_graph_model(operation):

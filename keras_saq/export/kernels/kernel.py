@@ -30,6 +30,8 @@ class Kernel:
             operator's options object, or `None`.
         constants: function of an `Op` that returns a dict of int32 arrays,
             the operator's last inputs.
+        write: function of the file's writer and an `Op` for what is more than
+            one operator; `None` for what is one.
         is_exact: whether `run` gives a float kernel's result to the last bit.
             That is so where IEEE 754 fixes it: one rounding per element, no
             sums, no transcendental functions. Integer kernels all are exact.
@@ -40,6 +42,7 @@ class Kernel:
     run: collections.abc.Callable
     options: collections.abc.Callable = _no_options
     constants: collections.abc.Callable = _no_constants
+    write: collections.abc.Callable | None = None
     is_exact: bool = True
 
 

@@ -245,10 +245,6 @@ def _arguments(site):
     return tree.flatten(site.call.args[0])
 
 
-def stack_obstacle(site):
-    return "it makes a new axis; reshape its inputs and concatenate them"
-
-
 def concatenate_obstacle(site):
     if len(site.inputs) < len(_arguments(site)) and len(site.inputs) > 1:
         return "it joins several tensors and constants"

@@ -46,7 +46,7 @@ class OpList:
             tensor.scale,
             tensor.zero_point,
             is_unsigned=tensor.is_unsigned,
-            is_index=tensor.is_index,
+            dtype=tensor.dtype,
             is_exact=tensor.is_exact,
         )
 

@@ -8,6 +8,7 @@ import collections.abc
 import dataclasses
 
 import keras
+from keras import tree
 
 from keras_saq.export.lowering import activations
 from keras_saq.export.lowering import custom
@@ -182,7 +183,6 @@ RULES = {
     "separable": _WEIGHTED,
     "simple_rnn": _RECURRENT,
     "softmax": Rule(_softmax, _softmax_obstacle),
-    "stack": Rule(moves.lower_concatenate, moves.stack_obstacle),
     "subtract": _ELEMENTWISE,
     "transposed": _WEIGHTED,
     "upsampling": Rule(moves.lower_upsampling, _upsampling_obstacle),
@@ -190,7 +190,7 @@ RULES = {
 # Somebody's own layer, by what its `call` uses.
 OWN = Rule(
     custom.lower(lambda *args: lower_site(*args)),
-    custom.obstacle(lambda site: why_not(site)),
+    custom.obstacle(lambda site: why_float(site)),
 )
 
 
@@ -210,22 +210,40 @@ def lower_site(builder, site, inputs):
     return rule.lower(builder, site, inputs)
 
 
-def why_not(site):
-    """Why a site has no place in a file, or `None`."""
+# What also moves indices and masks, and a lookup.
+_MOVES_ANYTHING = (moves.lower_reshape, lookup.lower)
+
+
+def _computes_with_reals(site):
+    return all(v.is_real for v in [*site.inputs, *site.outputs])
+
+
+def reads_mask(site):
+    """Whether a layer is given a mask that counts at inference."""
+    if roles.is_batch_norm(site.operation) or not isinstance(
+        site.operation, keras.layers.Layer
+    ):
+        return False
+    return any(
+        isinstance(t, keras.KerasTensor)
+        for name, value in site.call.kwargs.items()
+        if name.endswith("mask")
+        for t in tree.flatten(value)
+    )
+
+
+def why_float(site):
+    """Why a site has no integer kernel here, or `None`."""
     layer = site.operation
     if site.closed is not None:
         return f"its `call` cannot be followed: {site.closed}"
-    if getattr(layer, "data_format", None) == "channels_first":
-        return "its data format is channels_first; LiteRT is channels_last"
+    if reads_mask(site):
+        return "it reads a mask that is computed"
     rule = rule_for(layer)
     if rule is None:
         return activations.UNKNOWN
+    if not _computes_with_reals(site) and rule.lower not in _MOVES_ANYTHING:
+        return "it computes with whole numbers or masks"
     if not isinstance(layer, keras.layers.Layer) and not site.inputs:
         return activations.UNKNOWN
-    obstacle = rule.obstacle(site)
-    if obstacle is not None:
-        return obstacle
-    for quantizer in getattr(layer, "quantizers", ()):
-        if quantizer.export_obstacle is not None:
-            return quantizer.export_obstacle
-    return None
+    return rule.obstacle(site)
