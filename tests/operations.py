@@ -83,7 +83,7 @@ def make(name):
     else:
         layer = layer_class(*_ARGUMENTS.get(plain, ()))
     if roles.family(layer) in _SEVERAL:
-        return lambda x: layer([x, x]), shape
+        return lambda x: layer([x, x * 0.5]), shape
     return layer, shape
 
 
