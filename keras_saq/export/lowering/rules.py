@@ -1,7 +1,7 @@
 """How each family of operations is lowered, and why some have no place.
 
 Which layers and operations are of a family stands in the table of operations,
-`keras_saq.layers.roles`. A family without a rule has no form in a file yet.
+`keras_saq.layers.roles`. A family without a rule is a float fragment.
 """
 
 import collections.abc
