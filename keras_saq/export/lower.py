@@ -10,9 +10,9 @@ import dataclasses
 from keras_saq.export.fragments import find_groups
 from keras_saq.export.fragments.convert import file_dtype
 from keras_saq.export.lowering import activations
+from keras_saq.export.lowering import fragment
 from keras_saq.export.lowering import weighted
 from keras_saq.export.lowering.builder import Builder
-from keras_saq.export.lowering import fragment
 from keras_saq.export.lowering.rules import lower_site
 from keras_saq.export.lowering.rules import why_float
 from keras_saq.export.pending import Pending
@@ -53,10 +53,10 @@ class _Lowering:
         self._builder = builder = Builder(graph, storage, dynamic_range)
         self._values = {}
         inputs = []
-        for value in graph.inputs:
+        for name, value in zip(graph.input_names, graph.inputs):
             dtype = file_dtype(value.dtype)
             tensor = builder.tensor(
-                value.name,
+                name,
                 value.shape[1:],
                 dtype=None if dtype == "float32" else dtype,
             )
@@ -81,6 +81,7 @@ class _Lowering:
             _read(builder.ops, outputs),
             scales,
             builder.islands,
+            graph.output_names,
         )
 
     def _output(self, value, taken):

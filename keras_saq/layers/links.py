@@ -13,7 +13,6 @@ import threading
 from keras_saq.layers import kinds
 from keras_saq.layers.weights import is_weighted
 
-
 _state = threading.local()
 
 
