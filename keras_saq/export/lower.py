@@ -11,7 +11,6 @@ from keras_saq.export.fragments import find_groups
 from keras_saq.export.fragments.convert import file_dtype
 from keras_saq.export.lowering import activations
 from keras_saq.export.lowering import fragment
-from keras_saq.export.lowering import weighted
 from keras_saq.export.lowering.builder import Builder
 from keras_saq.export.lowering.rules import lower_site
 from keras_saq.export.lowering.rules import why_float
@@ -19,7 +18,7 @@ from keras_saq.export.pending import Pending
 from keras_saq.export.program import Program
 from keras_saq.export.refusals import refuse_impossible
 from keras_saq.layers import Quantized
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 from keras_saq.models import quantized_layers
 from keras_saq.models import require_calibrated
 from keras_saq.models.graph import Graph
@@ -142,9 +141,7 @@ class _Lowering:
     def _finished(self, site, layer, value):
         """A result, behind the activation and quantizers of its layer."""
         builder = self._builder
-        if isinstance(layer, weighted.LAYERS) and (
-            kinds.activation_of(layer) == "other"
-        ):
+        if roles.accumulates(layer) and roles.activation_of(layer) == "other":
             if getattr(layer, "logits_quantizer", None) is not None:
                 value = builder.on_grid(
                     value, layer.logits_quantizer, site.path

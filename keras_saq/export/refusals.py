@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_saq.export.lowering.rules import why_float
+from keras_saq.layers import roles
 from keras_saq.models.randomness import RANDOM
 
 
@@ -32,7 +33,7 @@ def refuse_impossible(graph):
 
 
 def _class_name(operation):
-    operation = getattr(operation, "operation", operation)
+    operation = roles.unwrap(operation)
     return getattr(operation, "_float_class", type(operation)).__name__
 
 

@@ -10,8 +10,8 @@ builds the model, and again when Keras rebuilds it from a file, in
 import contextlib
 import threading
 
-from keras_saq.layers import kinds
-from keras_saq.layers.weights import is_weighted
+from keras_saq.layers import roles
+from keras_saq.layers.roles import is_weighted
 
 _state = threading.local()
 
@@ -66,13 +66,13 @@ def find_source(tensor):
                 return operation.output_source(tensor_index)
             if is_weighted(operation):
                 return operation
-            if not kinds.is_transparent(operation):
+            if not roles.keeps_grid(operation):
                 return None
             tensor = node.input_tensors[0]
         elif hasattr(operation, "outputs") and hasattr(operation, "layers"):
             outside.append((operation.inputs, node.input_tensors))
             tensor = operation.outputs[tensor_index]
-        elif kinds.is_transparent(operation):
+        elif roles.keeps_grid(operation):
             tensor = node.input_tensors[0]
         else:
             return None

@@ -17,8 +17,9 @@ from keras import tree
 from keras_saq.layers.attention import unfused
 from keras_saq.layers.hidden import float_class
 from keras_saq.layers.hidden import parts
-from keras_saq.layers.weights import is_weighted
-from keras_saq.layers.weights import weight_axes
+from keras_saq.layers.roles import family
+from keras_saq.layers.roles import is_weighted
+from keras_saq.layers.roles import weight_axes
 from keras_saq.models import masks as masking
 from keras_saq.models import randomness
 
@@ -191,7 +192,7 @@ def _known_lengths(composite):
     inside = [
         layer
         for layer in composite._flatten_layers()
-        if isinstance(layer, keras.layers.EinsumDense)
+        if family(layer) == "einsum_dense"
     ]
     for layer in inside:
         layer.__dict__["compute_output_spec"] = functools.partial(

@@ -13,6 +13,7 @@ import keras
 from keras import tree
 from keras.src.models.functional import functional_like_constructor
 
+from keras_saq.layers import roles
 from keras_saq.models import masks as masking
 from keras_saq.models.descent import Call
 from keras_saq.models.descent import descend
@@ -207,7 +208,7 @@ class Graph:
     def _open(self, composite, call, inputs, path, prefix, owner):
         """The sites of a composite, by symbolic descent."""
         count = len(self.sites)
-        if isinstance(composite, keras.layers.TimeDistributed):
+        if roles.family(composite) == "time_distributed":
             made = self._open_time_distributed(
                 composite, call, inputs, prefix, owner
             )

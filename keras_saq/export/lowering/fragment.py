@@ -6,7 +6,7 @@ from keras_saq.export.fragments.convert import file_dtype
 from keras_saq.export.lowering.builder import IN_FLOAT
 from keras_saq.export.lowering.builder import MAY_DIFFER
 from keras_saq.export.pending import Pending
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 
 
 def lower(builder, group, inputs):
@@ -90,7 +90,7 @@ def _culprits(sites, error):
 
 def _name(site):
     """The class of what a site calls."""
-    operation = getattr(site.operation, "operation", site.operation)
+    operation = roles.unwrap(site.operation)
     return getattr(operation, "_float_class", type(operation)).__name__
 
 
@@ -132,7 +132,7 @@ def _emit(builder, fragment, inputs, sites, outputs, path):
 def _grid_of(value, sites, gridded):
     """The value on a grid of whose elements another one consists."""
     while value.producer in sites:
-        if not kinds.is_transparent(value.producer.operation):
+        if not roles.keeps_grid(value.producer.operation):
             return None
         value = value.producer.inputs[0]
     return value if value in gridded else None

@@ -5,10 +5,7 @@ sequence gets a second axis of length one, and what sums over several axes is
 a dense kernel on reshaped tensors.
 """
 
-import math
-
 import numpy as np
-from keras import layers
 
 from keras_saq.export.lowering import einsum
 from keras_saq.export.lowering.builder import window_options
@@ -19,20 +16,7 @@ from keras_saq.export.lowering.dense import has_codes
 from keras_saq.export.lowering.dense import kernel_of
 from keras_saq.export.lowering.dense import output_shape
 from keras_saq.export.lowering.dense import pending_of
-from keras_saq.layers.separable import is_separable
-
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D)
-LAYERS = (
-    layers.Dense,
-    layers.EinsumDense,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-    *_TRANSPOSED,
-    *_DEPTHWISE,
-    *_CONVOLUTIONS,
-)
+from keras_saq.layers import roles
 
 
 def lower(builder, site, inputs):
@@ -40,21 +24,22 @@ def lower(builder, site, inputs):
     layer, (source,) = site.operation, inputs
     if not has_codes(layer):
         source = builder.in_float(source, site.path)
-    if is_separable(layer):
+    family = roles.family(layer)
+    if family == "separable":
         return _separable(builder, site, layer, source)
-    if isinstance(layer, layers.Dense):
+    if family == "dense":
         return _pointwise(builder, site, source, "kernel")
-    if isinstance(layer, layers.EinsumDense):
+    if family == "einsum_dense":
         return einsum.lower(builder, site, source)
     image = _as_image(builder, layer, source, site.path)
-    if _is_pointwise(layer):
+    if family == "conv" and roles.is_pointwise(layer):
         return _pointwise(builder, site, image, "kernel")
     codes, scale, _ = kernel_of(layer, "kernel")
     window = _window(layer)
-    if isinstance(layer, _TRANSPOSED):
+    if family == "transposed":
         kind, codes = "transpose_conv", _as_2d(codes).transpose(2, 0, 1, 3)
         codes = _at_least(codes, window["strides"])
-    elif isinstance(layer, _DEPTHWISE):
+    elif family == "depthwise":
         kind, codes = "depthwise", _as_2d(codes)
         codes = codes.reshape(1, *codes.shape[:2], -1)
         window["depth_multiplier"] = layer.depth_multiplier
@@ -121,15 +106,6 @@ def _at_least(codes, strides):
 
 def _image_shape(layer, shape):
     return (1, *shape) if len(shape) == 2 else shape
-
-
-def _is_pointwise(layer):
-    return (
-        isinstance(layer, _CONVOLUTIONS)
-        and math.prod(layer.kernel_size) == 1
-        and math.prod(layer.strides) == 1
-        and layer.groups == 1
-    )
 
 
 def _separable(builder, site, layer, source):
