@@ -73,16 +73,18 @@ class _Writer:
         signature = schema.SignatureDefT()
         signature.signatureKey = "serving_default"
         signature.subgraphIndex = 0
-        signature.inputs = self._signature(program.inputs)
-        signature.outputs = self._signature(program.outputs)
+        names = [tensor.name for tensor in program.inputs]
+        signature.inputs = self._signature(names, program.inputs)
+        names = program.output_names or [t.name for t in program.outputs]
+        signature.outputs = self._signature(names, program.outputs)
         model.signatureDefs = [signature]
         return model
 
-    def _signature(self, tensors):
+    def _signature(self, names, tensors):
         entries = []
-        for tensor in tensors:
+        for name, tensor in zip(names, tensors):
             entry = self._schema.TensorMapT()
-            entry.name = tensor.name
+            entry.name = name
             entry.tensorIndex = self._index[id(tensor)]
             entries.append(entry)
         return entries

@@ -6,6 +6,7 @@ import pathlib
 
 from keras_saq.export.dynamic import require_dynamic
 from keras_saq.export.flatbuffer import to_bytes
+from keras_saq.export.guards import with_size_guards
 from keras_saq.export.io_types import with_io_types
 from keras_saq.export.lower import lower_model
 from keras_saq.export.padding import with_fused_padding
@@ -87,7 +88,7 @@ def export_litert(
     program = lower_model(model, storage, dynamic_range)
     if dynamic_range:
         require_dynamic(program)
-    program = with_fused_padding(program)
+    program = with_size_guards(with_fused_padding(program))
     if storage == "small":
         program = with_packed_convolutions(program)
     program = with_io_types(program, input_type, output_type)

@@ -52,10 +52,10 @@ class _Lowering:
         self._builder = builder = Builder(graph, storage, dynamic_range)
         self._values = {}
         inputs = []
-        for value in graph.inputs:
+        for name, value in zip(graph.input_names, graph.inputs):
             dtype = file_dtype(value.dtype)
             tensor = builder.tensor(
-                value.name,
+                name,
                 value.shape[1:],
                 dtype=None if dtype == "float32" else dtype,
             )
@@ -80,6 +80,7 @@ class _Lowering:
             _read(builder.ops, outputs),
             scales,
             builder.islands,
+            graph.output_names,
         )
 
     def _output(self, value, taken):

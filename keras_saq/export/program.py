@@ -113,6 +113,8 @@ class Program:
         output_scales: float32 scale of the integers behind each output, by
             which differences are measured; `None` behind a float island.
         islands: list of `(path, reason)` of float computations.
+        output_names: the names of the outputs in the file's signature; those
+            of the inputs are the tensors' own, and so are these if `None`.
     """
 
     inputs: list
@@ -120,6 +122,7 @@ class Program:
     ops: list
     output_scales: list
     islands: list
+    output_names: list | None = None
 
     @property
     def inexact_ops(self):

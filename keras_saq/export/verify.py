@@ -181,7 +181,7 @@ def _as_arrays(model, program, x):
             f"{len(flat)} arrays were given."
         )
     return [
-        np.asarray(a, np.float32 if t.is_float else np.int32)
+        np.asarray(a, t.dtype or np.float32)
         for a, t in zip(flat, program.inputs)
     ]
 

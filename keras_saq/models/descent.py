@@ -91,13 +91,15 @@ class Trace:
 
     Attributes:
         inputs: the symbolic tensors that went in, in order.
-        outputs: structure of what came out.
+        outputs: the symbolic tensors that came out, in order.
+        returned: what came out, in its own structure.
         nodes: producers before consumers.
         failure: why the call could not be followed, or `None`.
     """
 
     inputs: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
+    returned: object = None
     nodes: list = dataclasses.field(default_factory=list)
     failure: str | None = None
 
@@ -169,6 +171,7 @@ def _follow(composite, call):
     if drawn:
         trace.failure = randomness.RANDOM
         return trace
+    trace.returned = outputs
     trace.outputs = [
         t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)
     ]

@@ -20,6 +20,7 @@ from keras_saq.models.descent import descend
 from keras_saq.models.descent import input_structure
 from keras_saq.models.descent import is_composite
 from keras_saq.models.descent import sorted_nodes
+from keras_saq.models.names import names_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,6 +91,8 @@ class Graph:
         openings: list of `Opening`, of composites that no other is around.
         inputs: list of `Value`.
         outputs: list of `Value`.
+        input_names: what the model calls its inputs, each different.
+        output_names: the same for the outputs.
     """
 
     def __init__(self, model, is_leaf=None):
@@ -104,15 +107,23 @@ class Graph:
             ]
             owner = None if is_plain_graph_model(model) else model
             self.outputs = self._run(model, self.inputs, "", owner)
+            made = functional(model)
+            takes, gives = made.input, made.output
+            names = made.output_names
         else:
             arguments = input_structure(model)
             self.inputs = [
                 Value(tuple(t.shape), None, f"input_{i}", t.dtype)
                 for i, t in enumerate(arguments.tensors)
             ]
+            self._returned = None
             self.outputs = self._open(
                 model, arguments, self.inputs, "", "", model
             )
+            takes, gives = (arguments.args, arguments.kwargs), self._returned
+            names = [value.name for value in self.outputs]
+        self.input_names = names_of(takes, [v.name for v in self.inputs])
+        self.output_names = names_of(gives, names)
         self._consumers = {}
         for site in self.sites:
             for value in site.inputs:
@@ -215,6 +226,8 @@ class Graph:
                 values = {
                     id(t): value for t, value in zip(trace.inputs, inputs)
                 }
+                if composite is self.model:
+                    self._returned = trace.returned
                 made = self._walk(
                     trace.nodes, values, trace.outputs, prefix, owner
                 )

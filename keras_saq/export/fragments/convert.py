@@ -7,6 +7,7 @@ process that has TensorFlow.
 
 import keras
 
+from keras_saq.export.fragments.fragment import ConversionError
 from keras_saq.export.fragments.fragment import Fragment
 from keras_saq.export.fragments.quiet import quiet
 from keras_saq.export.fragments.run import run
@@ -42,10 +43,6 @@ def convert(sites, inputs, outputs):
             continue
         return Fragment(content, _operators(content), single_sample)
     raise errors[0]
-
-
-class ConversionError(ValueError):
-    """The converter has no LiteRT operator for something."""
 
 
 def file_dtype(dtype):

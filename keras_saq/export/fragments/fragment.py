@@ -73,6 +73,10 @@ _EXACT = MOVING | {
 }
 
 
+class ConversionError(ValueError):
+    """LiteRT has no operator for something."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fragment:
     """A float LiteRT graph that stands in the middle of an integer one.

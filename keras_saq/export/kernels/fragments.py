@@ -11,6 +11,7 @@ import numpy as np
 from keras_saq.export.fragments.splice import splice
 from keras_saq.export.isolated import IsolatedFile
 from keras_saq.export.kernels.kernel import Kernel
+from keras_saq.export.kernels.kernel import always
 
 # As many fragments stay loaded.
 _LOADED = 64
@@ -45,6 +46,8 @@ def _run(op, *arrays):
 
 
 KERNELS = {
-    "fragment": Kernel("CUSTOM", 1, _run, write=splice, is_exact=False),
-    "exact_fragment": Kernel("CUSTOM", 1, _run, write=splice),
+    "fragment": Kernel(
+        "CUSTOM", 1, _run, has_sizes=always, write=splice, is_exact=False
+    ),
+    "exact_fragment": Kernel("CUSTOM", 1, _run, has_sizes=always, write=splice),
 }

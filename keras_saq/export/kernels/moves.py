@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_saq.export.kernels.kernel import Kernel
+from keras_saq.export.kernels.kernel import always
 from keras_saq.export.kernels.kernel import make_options
 
 
@@ -91,7 +92,9 @@ KERNELS = {
     ),
     "lookup": Kernel("EMBEDDING_LOOKUP", 3, _lookup),
     "pad": Kernel("PAD", 2, _pad, constants=_paddings),
-    "reshape": Kernel("RESHAPE", 1, _reshape, constants=_new_shape),
+    "reshape": Kernel(
+        "RESHAPE", 1, _reshape, constants=_new_shape, has_sizes=always
+    ),
     "slice": Kernel(
         "STRIDED_SLICE",
         2,
@@ -99,6 +102,7 @@ KERNELS = {
         # The batch is masked out: all of it.
         make_options("StridedSlice", beginMask=1, endMask=1),
         _slice_window,
+        has_sizes=always,
     ),
     "space_to_depth": Kernel(
         "SPACE_TO_DEPTH", 2, _space_to_depth, _space_to_depth_options

@@ -51,6 +51,10 @@ def _float_average_pool(op, x):
     ).numpy()
 
 
+def _is_global(op):
+    return tuple(op.options["window"]) == op.inputs[0].shape[:2]
+
+
 def _max_pool(op, x):
     return windows.max_pool(
         x,
@@ -88,5 +92,7 @@ KERNELS = {
     "float_mean": Kernel(
         "MEAN", 1, _float_mean, _mean_options, _mean_axes, is_exact=False
     ),
-    "max_pool": Kernel("MAX_POOL_2D", 2, _max_pool, _pool_options),
+    "max_pool": Kernel(
+        "MAX_POOL_2D", 2, _max_pool, _pool_options, has_sizes=_is_global
+    ),
 }

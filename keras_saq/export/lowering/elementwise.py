@@ -76,11 +76,19 @@ def _operands(builder, site, inputs):
             operands.append(remaining.pop(0))
         elif argument is not None:
             value = ops.convert_to_numpy(argument).astype(np.float32)
-            value = value.reshape(value.shape or (1,))
-            if value.ndim > 1 and value.shape[0] == 1:
-                value = value[0]  # the batch axis
+            value = _of_a_sample(value, len(_shape(site)))
             operands.append(builder.constant(f"{site.path}/constant", value))
     return operands
+
+
+def _of_a_sample(value, rank):
+    """A constant without the axes of length one before those of a sample."""
+    value = np.asarray(value)
+    if value.size == 1:
+        return value.reshape(1)
+    while value.ndim > rank and value.shape[0] == 1:
+        value = value[0]
+    return value
 
 
 def _scaled(builder, site, kind, operands):
@@ -158,8 +166,7 @@ def lower_affine(builder, site, inputs):
         result = inputs[0]
         for kind, value in (("multiply", factor), ("add", offset)):
             value = np.asarray(value, np.float32)
-            if value.size == 1:
-                value = value.reshape(1)
+            value = _of_a_sample(value, len(inputs[0].shape))
             value = builder.constant(f"{path}/{kind}", value)
             result = builder.compute(kind, [result, value], path)
         return result

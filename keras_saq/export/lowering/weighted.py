@@ -5,6 +5,8 @@ sequence gets a second axis of length one, and what sums over several axes is
 a dense kernel on reshaped tensors.
 """
 
+import numpy as np
+
 from keras_saq.export.lowering import einsum
 from keras_saq.export.lowering.builder import window_options
 from keras_saq.export.lowering.dense import bias_of
@@ -36,6 +38,7 @@ def lower(builder, site, inputs):
     window = _window(layer)
     if family == "transposed":
         kind, codes = "transpose_conv", _as_2d(codes).transpose(2, 0, 1, 3)
+        codes = _at_least(codes, window["strides"])
     elif family == "depthwise":
         kind, codes = "depthwise", _as_2d(codes)
         codes = codes.reshape(1, *codes.shape[:2], -1)
@@ -87,6 +90,18 @@ def _as_image(builder, layer, source, path):
     options = {"padding": ((0, 0), (before, 0))}
     shape = (1, length + before, channels)
     return builder.move("pad", image, shape, path, options)
+
+
+def _at_least(codes, strides):
+    """A transposed kernel with zeros where its stride leaves gaps.
+
+    XNNPACK takes none that is smaller than its stride.
+    """
+    missing = [
+        (0, max(stride - size, 0))
+        for size, stride in zip(codes.shape[1:3], strides)
+    ]
+    return np.pad(codes, [(0, 0), *missing, (0, 0)])
 
 
 def _image_shape(layer, shape):
