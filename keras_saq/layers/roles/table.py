@@ -60,11 +60,6 @@ def _joined(family):
     return Role(family, integer=True, unsigned=AS_INPUTS)
 
 
-def _masking(layer):
-    """Zeros stay zeros; where it masks another value, it writes zeros."""
-    return Role("masking") if layer.mask_value else mover("masking")
-
-
 # Class of a layer: its `Role`, or a function that finds it for a layer.
 LAYERS = {
     # --- Weights
@@ -93,6 +88,9 @@ LAYERS = {
     layers.SimpleRNN: Role("simple_rnn", part="cell"),
     layers.SimpleRNNCell: Role("recurrent_cell", weights=always(CELL)),
     layers.TimeDistributed: Role("time_distributed", part="layer"),
+    # Its numbers pass, but which of them are masked is seen before they are
+    # rounded: a quantizer stands behind it, not in front.
+    layers.Masking: Role("masking"),
     # --- Normalizations
     layers.BatchNormalization: _integer("batch_norm"),
     layers.LayerNormalization: Role("layer_norm"),
@@ -147,7 +145,6 @@ LAYERS = {
     layers.GaussianDropout: IDENTITY,
     layers.GaussianNoise: IDENTITY,
     layers.Identity: IDENTITY,
-    layers.Masking: _masking,
     layers.SpatialDropout1D: IDENTITY,
     layers.SpatialDropout2D: IDENTITY,
     layers.SpatialDropout3D: IDENTITY,
