@@ -113,6 +113,8 @@ class Quantizer(keras.layers.Layer):
     ):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
+        # The mask of a tensor is that of its rounded values.
+        self.supports_masking = True
         self.granularity = Granularity(channel_axes, group_size)
         self._num_bits = check_bits(num_bits)
         self.signed = signed if signed is None else bool(signed)
