@@ -11,6 +11,18 @@ Functional model is no `keras.layers.Add`, and means one.
 
 from keras import layers
 
+from keras_saq.layers.roles.channels import CELL
+from keras_saq.layers.roles.channels import DEPTHWISE
+from keras_saq.layers.roles.channels import IN_CELL
+from keras_saq.layers.roles.channels import OUTPUTS
+from keras_saq.layers.roles.channels import ROWS
+from keras_saq.layers.roles.channels import SEPARABLE
+from keras_saq.layers.roles.channels import TRANSPOSED
+from keras_saq.layers.roles.channels import always
+from keras_saq.layers.roles.channels import is_packed
+from keras_saq.layers.roles.channels import is_pointwise
+from keras_saq.layers.roles.channels import is_second_part
+from keras_saq.layers.roles.channels import of_einsum
 from keras_saq.layers.roles.functions import of_activation_layer
 from keras_saq.layers.roles.functions import of_function
 from keras_saq.layers.roles.functions import of_relu_layer
@@ -20,18 +32,6 @@ from keras_saq.layers.roles.role import IDENTITY
 from keras_saq.layers.roles.role import Role
 from keras_saq.layers.roles.role import mover
 from keras_saq.layers.roles.role import not_packed
-from keras_saq.layers.roles.weights import CELL
-from keras_saq.layers.roles.weights import DEPTHWISE
-from keras_saq.layers.roles.weights import IN_CELL
-from keras_saq.layers.roles.weights import OUTPUTS
-from keras_saq.layers.roles.weights import ROWS
-from keras_saq.layers.roles.weights import SEPARABLE
-from keras_saq.layers.roles.weights import TRANSPOSED
-from keras_saq.layers.roles.weights import always
-from keras_saq.layers.roles.weights import is_packed
-from keras_saq.layers.roles.weights import is_pointwise
-from keras_saq.layers.roles.weights import is_second_part
-from keras_saq.layers.roles.weights import of_einsum
 
 
 def _kernel(family, axes, packs=not_packed):
