@@ -13,6 +13,9 @@ from keras_saq.export.kernels import dynamic
 
 _SCHEMA_VERSION = 3
 _BATCH = 1
+# What an open size is until the caller resizes the input: large enough for
+# the windows and strides of most networks, since LiteRT plans memory for it.
+_OPEN_SIZE = 64
 _ACTIVATIONS = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}
 
 
@@ -44,6 +47,7 @@ class _Writer:
         from ai_edge_litert import schema_py_generated as schema
 
         self._schema = schema
+        self._single_sample = program.single_sample
         self.subgraphs = []  # behind the first
         self._tensors = []
         self._buffers = [schema.BufferT()]  # buffer 0 is the empty one
@@ -98,7 +102,8 @@ class _Writer:
         return self._index[id(tensor)]
 
     def _add_tensor(self, tensor):
-        shape = (_BATCH * tensor.rows, *tensor.shape)
+        sizes = [_OPEN_SIZE if n is None else n for n in tensor.shape]
+        shape = (_BATCH * tensor.rows, *sizes)
         data = None
         if tensor.is_static:
             shape = tensor.shape
@@ -106,7 +111,9 @@ class _Writer:
             data = self._packed(tensor)
         made = self._new_tensor(tensor.name, shape, self._type(tensor), data)
         if not tensor.is_static:
-            made.shapeSignature = [-1, *tensor.shape]
+            batch = _BATCH if self._single_sample else -1
+            sizes = [-1 if n is None else n for n in tensor.shape]
+            made.shapeSignature = [batch, *sizes]
         if tensor.scale is not None:
             scale = np.atleast_1d(tensor.scale)
             points = np.full(len(scale), tensor.zero_point)

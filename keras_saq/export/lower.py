@@ -27,13 +27,14 @@ from keras_saq.models.wrapper import inner_model
 STORAGE = ("exact", "small", "int8")
 
 
-def lower(model, storage="exact", dynamic_range=False):
+def lower(model, storage="exact", dynamic_range=False, input_shapes=None):
     """The integer program of a calibrated quantized model.
 
     Args:
         model: a model from `keras_saq.quantize_model`.
         storage: `"exact"`, `"small"` or `"int8"`, see `export_litert`.
         dynamic_range: see `export_litert`.
+        input_shapes: list of shapes without the batch axis, or `None`.
 
     Returns:
         A `Program` whose inputs and outputs are float, or indices.
@@ -41,7 +42,7 @@ def lower(model, storage="exact", dynamic_range=False):
     Raises:
         ValueError: if a layer has no kernel; names all of them.
     """
-    graph = Graph(model)
+    graph = Graph(model, input_shapes=input_shapes)
     refuse_impossible(graph)
     return _Lowering(graph, storage, dynamic_range).program
 
@@ -179,7 +180,7 @@ def _is_real(value):
     return isinstance(value, Pending) or value.dtype is None
 
 
-def lower_model(model, storage="exact", dynamic_range=False):
+def lower_model(model, storage="exact", dynamic_range=False, input_shapes=None):
     """The float-in, float-out program of a quantized model or `SAQModel`."""
     model = inner_model(model)
     if storage not in STORAGE:
@@ -194,4 +195,4 @@ def lower_model(model, storage="exact", dynamic_range=False):
             "calibration=x[:256])"
         )
     require_calibrated(model, "be exported")
-    return lower(model, storage, dynamic_range)
+    return lower(model, storage, dynamic_range, input_shapes)

@@ -16,7 +16,8 @@ class Tensor:
 
     Attributes:
         name: a readable name, unique in the program.
-        shape: without the batch axis; of a constant, its whole shape.
+        shape: without the batch axis, `None` where it is open; of a constant,
+            its whole shape.
         scale: real value of one step, float32; `None` for a float tensor. A
             constant can have one per index of `axis`.
         zero_point: the code of real 0.
@@ -123,6 +124,14 @@ class Program:
     output_scales: list
     islands: list
     output_names: list | None = None
+
+    @property
+    def single_sample(self):
+        """Whether it computes one sample at a time only."""
+        return any(
+            getattr(op.options.get("fragment"), "single_sample", False)
+            for op in self.ops
+        )
 
     @property
     def inexact_ops(self):

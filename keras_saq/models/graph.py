@@ -85,6 +85,8 @@ class Graph:
         model: a built Keras model.
         is_leaf: function of a layer and its path that says whether a
             composite is not to be opened.
+        input_shapes: list of shapes without the batch axis, for models whose
+            inputs have open sizes; `None` leaves them open.
 
     Attributes:
         sites: list of `Site`.
@@ -95,7 +97,7 @@ class Graph:
         output_names: the same for the outputs.
     """
 
-    def __init__(self, model, is_leaf=None):
+    def __init__(self, model, is_leaf=None, input_shapes=None):
         self.sites = []
         self.openings = []
         self.model = model
@@ -105,6 +107,8 @@ class Graph:
                 Value(tuple(t.shape), None, t.name, t.dtype)
                 for t in tree.flatten(model.inputs)
             ]
+            if input_shapes is not None:
+                self.inputs = _sized(self.inputs, input_shapes)
             owner = None if is_plain_graph_model(model) else model
             self.outputs = self._run(model, self.inputs, "", owner)
             made = functional(model)
@@ -248,6 +252,25 @@ class Graph:
         if is_composite(layer):
             return self._open(layer, step, inputs[:1], path, f"{path}/", owner)
         return self._close(layer, step, inputs[:1], path, owner)
+
+
+def _sized(inputs, shapes):
+    """The model's inputs with sizes where they are open."""
+    fits = len(shapes) == len(inputs) and all(
+        len(shape) + 1 == len(value.shape)
+        and all(a in (None, b) for a, b in zip(value.shape[1:], shape))
+        for value, shape in zip(inputs, shapes)
+    )
+    if not fits:
+        raise ValueError(
+            "The shapes of the inputs do not fit the model. Expected, without "
+            f"the batch axis: {[value.shape[1:] for value in inputs]}, where "
+            f"`None` can be any size. Received: {list(map(tuple, shapes))}"
+        )
+    return [
+        dataclasses.replace(value, shape=(value.shape[0], *shape))
+        for value, shape in zip(inputs, shapes)
+    ]
 
 
 def _one_step(tensor):

@@ -61,12 +61,14 @@ class LayerCost:
     zero_share: float
 
 
-def layer_costs(model):
+def layer_costs(model, count_operations=True):
     """A `LayerCost` for each call of a layer with weights.
 
     Args:
         model: a Keras model of any kind, quantized or not, with a static
             input size.
+        count_operations: whether to count multiplications, for which sizes
+            have to be known; without, all of them are 0.
 
     Returns:
         List in the order of the graph. Layers that are called where the
@@ -86,7 +88,7 @@ def layer_costs(model):
     for site in Graph(model).sites:
         layer = site.operation
         if is_weighted(layer):
-            macs = macs_of(site)
+            macs = macs_of(site) if count_operations else 0
             costs.append(_cost(layer, site.path, site, macs, layer in seen))
             seen.update(layer._flatten_layers())
     for path, layer in layer_paths(model):

@@ -77,6 +77,12 @@ def _space_to_depth_options(op, schema):
     return options
 
 
+def _squeeze_options(op, schema):
+    options = schema.SqueezeOptionsT()
+    options.squeezeDims = np.array([op.options["axis"]], np.int32)
+    return options
+
+
 def _lookup(op, indices, table):
     """Rows of codes times the scale of each, in float32."""
     (_, table_of) = op.inputs
@@ -89,6 +95,13 @@ def _lookup(op, indices, table):
 KERNELS = {
     "concatenate": Kernel(
         "CONCATENATION", 2, _concatenate, _concatenation_options
+    ),
+    "expand_dims": Kernel(
+        "EXPAND_DIMS",
+        1,
+        lambda op, x: np.expand_dims(x, op.options["axis"]),
+        make_options("ExpandDims"),
+        lambda op: {"axis": np.array(op.options["axis"], np.int32)},
     ),
     "lookup": Kernel("EMBEDDING_LOOKUP", 3, _lookup),
     "pad": Kernel("PAD", 2, _pad, constants=_paddings),
@@ -106,6 +119,12 @@ KERNELS = {
     ),
     "space_to_depth": Kernel(
         "SPACE_TO_DEPTH", 2, _space_to_depth, _space_to_depth_options
+    ),
+    "squeeze": Kernel(
+        "SQUEEZE",
+        1,
+        lambda op, x: np.squeeze(x, op.options["axis"]),
+        _squeeze_options,
     ),
     "transpose": Kernel(
         "TRANSPOSE",

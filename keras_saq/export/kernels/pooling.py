@@ -23,7 +23,7 @@ def _mean(op, x):
     (source,) = op.inputs
     axes, keep_dims = _axes(op), op.options["keep_dims"]
     total = x.astype(np.int64).sum(axis=axes, keepdims=keep_dims)
-    count = np.float32(np.prod([source.shape[axis - 1] for axis in axes]))
+    count = np.float32(np.prod([x.shape[axis] for axis in axes]))
     ratio = np.float32(source.scale) / np.float32(op.output.scale)
     scale = ratio * (np.float32(1.0) / count)
     bias = (

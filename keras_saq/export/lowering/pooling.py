@@ -12,6 +12,8 @@ def _reaches_beyond(layer, shape):
     if layer.padding == "valid":
         return False
     sizes = zip(shape, layer.pool_size, layer.strides)
+    if None in shape:
+        return True
     return any(size % n or n != stride for size, n, stride in sizes)
 
 

@@ -218,6 +218,43 @@ def _computes_with_reals(site):
     return all(v.is_real for v in [*site.inputs, *site.outputs])
 
 
+# Families whose kernels take any size.
+_ANY_SIZE = {
+    "add",
+    "average_of",
+    "average_pool",
+    "batch_norm",
+    "concatenate",
+    "conv",
+    "dense",
+    "depthwise",
+    "divide",
+    "function",
+    "global_average",
+    "identity",
+    "layer_norm",
+    "max_pool",
+    "maximum",
+    "mean",
+    "minimum",
+    "multiply",
+    "normalization",
+    "pad",
+    "relu",
+    "rescaling",
+    "rms_norm",
+    "separable",
+    "softmax",
+    "subtract",
+}
+
+
+def _has_open_sizes(site):
+    return any(
+        None in value.shape[1:] for value in [*site.inputs, *site.outputs]
+    )
+
+
 def reads_mask(site):
     """Whether a layer is given a mask that counts at inference."""
     if roles.is_batch_norm(site.operation) or not isinstance(
@@ -242,6 +279,8 @@ def why_float(site):
     rule = rule_for(layer)
     if rule is None:
         return activations.UNKNOWN
+    if _has_open_sizes(site) and roles.family(layer) not in _ANY_SIZE:
+        return "it needs sizes that are open; `input_shape` can fix them"
     if not _computes_with_reals(site) and rule.lower not in _MOVES_ANYTHING:
         return "it computes with whole numbers or masks"
     if not isinstance(layer, keras.layers.Layer) and not site.inputs:

@@ -88,7 +88,8 @@ def _as_image(builder, layer, source, path):
         return image
     before = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
     options = {"padding": ((0, 0), (before, 0))}
-    shape = (1, length + before, channels)
+    made = None if length is None else length + before
+    shape = (1, made, channels)
     return builder.move("pad", image, shape, path, options)
 
 
