@@ -7,8 +7,8 @@ import re
 import keras
 
 from keras_saq.policy import specs
-from keras_saq.policy.resolve import METHODS
-from keras_saq.policy.resolve import is_config
+from keras_saq.policy.config import METHODS
+from keras_saq.policy.config import is_config
 from keras_saq.quantizers import check_bits
 
 
