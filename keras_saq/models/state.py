@@ -16,7 +16,7 @@ from keras import ops
 from keras_saq.layers import Quantized
 from keras_saq.layers.hidden import float_class
 from keras_saq.layers.hidden import places
-from keras_saq.layers.weights import is_weighted
+from keras_saq.layers.roles import is_weighted
 from keras_saq.quantizers import Quantizer
 
 # What `Discretization` has in no variable and in no asset.
