@@ -14,9 +14,12 @@ from keras_saq.layers.attention import can_unfuse
 from keras_saq.layers.batch_normalization import call_on_bias_grid
 from keras_saq.layers.composite import Composite
 from keras_saq.layers.hidden import Hidden
+from keras_saq.layers.hidden import as_float
+from keras_saq.layers.hidden import freeze
 from keras_saq.layers.hidden import serialize_float
 from keras_saq.layers.links import are_kept
 from keras_saq.layers.links import find_source
+from keras_saq.layers.observation import observer
 from keras_saq.layers.operation import OperationLayer
 from keras_saq.layers.overlay import Overlay
 from keras_saq.layers.overlay import read_uncast
@@ -27,6 +30,7 @@ from keras_saq.layers.roles import weight
 from keras_saq.layers.separable import call_in_two_steps
 from keras_saq.policy import QuantizeConfig
 from keras_saq.quantizers import is_calibrating
+from keras_saq.quantizers import is_passing_through
 
 
 class Quantized(Composite):
@@ -64,7 +68,15 @@ class Quantized(Composite):
             else Hidden.from_config(entry)
             for place, entry in config["hidden"].items()
         }
-        return as_composite(layer, quantize, hidden, config["outputs"])
+        if not config.get("trainable", True):
+            freeze(layer)
+        return as_composite(
+            layer,
+            quantize,
+            hidden,
+            config["outputs"],
+            config.get("frozen", ()),
+        )
 
     def get_config(self):
         config = {
@@ -196,6 +208,18 @@ class Quantized(Composite):
             return None
         return scale * ops.reshape(quantizer.scale, (-1,))
 
+    def _call(self, float_call, *args, **kwargs):
+        """Quantized or, where nothing is to be, in float; and observed."""
+        if is_passing_through():
+            with as_float([self]):
+                outputs = type(self).call(self, *args, **kwargs)
+        else:
+            outputs = self._quantized_call(float_call, *args, **kwargs)
+        observe = observer()
+        if observe is not None:
+            observe(self, args, kwargs, outputs)
+        return outputs
+
     def _quantized_call(self, float_call, inputs, *args, **kwargs):
         if self.quantized_parts is not None and self._is_pending:
             # Builds what is inside.
@@ -254,10 +278,19 @@ def snap(bias, step):
 
 
 def _quantize(quantizer, tensors):
+    if is_passing_through():
+        return tensors
     return tree.map_structure(
-        lambda x: ops.cast(quantizer(x), x.dtype) if ops.is_tensor(x) else x,
+        lambda x: _quantize_one(quantizer, x) if ops.is_tensor(x) else x,
         tensors,
     )
+
+
+def _quantize_one(quantizer, x):
+    if not keras.backend.is_float_dtype(x.dtype):
+        # Some layers make integers where Keras's shapes speak of floats.
+        x = ops.cast(x, "float32")
+    return ops.cast(quantizer(x), x.dtype)
 
 
 def _quantize_then(quantizer, activation, x):
@@ -293,7 +326,7 @@ def quantized_class(float_class):
     def call(self, *args, **kwargs):
         if not args:
             args = (kwargs.pop(first),)
-        return self._quantized_call(float_call, *args, **kwargs)
+        return self._call(float_call, *args, **kwargs)
 
     # Keras reads the signatures of `build` and `call`: keep the originals'.
     @functools.wraps(float_class.build)
@@ -335,7 +368,7 @@ def _look_alike(layer, config):
     return look_alike
 
 
-def as_composite(layer, config, hidden, output_places=()):
+def as_composite(layer, config, hidden, output_places=(), frozen=()):
     """Turns a composite layer into its look-alike, and itself only.
 
     Args:
@@ -344,6 +377,7 @@ def as_composite(layer, config, hidden, output_places=()):
         hidden: dict from place to `Hidden`.
         output_places: where the layers are that make its outputs; `None` for
             an output that no quantized layer makes.
+        frozen: places of the layers inside that are not trainable.
 
     Returns:
         `layer`.
@@ -352,7 +386,7 @@ def as_composite(layer, config, hidden, output_places=()):
     with unlocked(layer):
         layer._attach(config)
         layer._build_quantizers()
-    layer._attach_hidden(hidden, output_places)
+    layer._attach_hidden(hidden, output_places, frozen)
     return layer
 
 

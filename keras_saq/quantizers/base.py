@@ -7,6 +7,7 @@ from keras import ops
 from keras_saq.quantizers.calibration import is_calibrating
 from keras_saq.quantizers.granularity import Granularity
 from keras_saq.quantizers.initial_scale import check_finite
+from keras_saq.quantizers.pass_through import is_passing_through
 
 MIN_BITS = 2
 MAX_BITS = 8
@@ -235,6 +236,10 @@ class Quantizer(keras.layers.Layer):
             self.signed = state == _SIGNED
 
     def call(self, x, training=None):
+        if is_passing_through():
+            return x
+        # What is frozen learns nothing, and its noise is off.
+        training = training and self.trainable
         if is_calibrating() and not self.calibrated:
             self.initialize(x)
         y = self.fake_quantize(self.granularity.split(x), training)
