@@ -163,7 +163,7 @@ def _layer_bytes(program, model, tensors):
         if size:
             actual[op.path] = actual.get(op.path, 0) + size
     predicted = {}
-    for row in layer_costs(model):
+    for row in layer_costs(model, count_operations=False):
         predicted[row.path] = predicted.get(row.path, 0) + row.stored_bytes
     return tuple(
         LayerBytes(path, predicted.get(path, 0), actual.get(path, 0))

@@ -8,23 +8,23 @@ import keras
 from keras import ops
 from keras import tree
 
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 from keras_saq.layers.attention import UnfusedAttention
 from keras_saq.layers.attention import can_unfuse
 from keras_saq.layers.batch_normalization import call_on_bias_grid
 from keras_saq.layers.composite import Composite
 from keras_saq.layers.hidden import Hidden
 from keras_saq.layers.hidden import serialize_float
+from keras_saq.layers.links import are_kept
 from keras_saq.layers.links import find_source
 from keras_saq.layers.operation import OperationLayer
 from keras_saq.layers.overlay import Overlay
 from keras_saq.layers.overlay import read_uncast
 from keras_saq.layers.perturbation import perturbed
+from keras_saq.layers.roles import has_integer_bias
+from keras_saq.layers.roles import is_weighted
+from keras_saq.layers.roles import weight
 from keras_saq.layers.separable import call_in_two_steps
-from keras_saq.layers.separable import is_separable
-from keras_saq.layers.weights import has_integer_bias
-from keras_saq.layers.weights import is_weighted
-from keras_saq.layers.weights import weight
 from keras_saq.policy import QuantizeConfig
 from keras_saq.quantizers import is_calibrating
 
@@ -148,6 +148,8 @@ class Quantized(Composite):
         tensors = tree.flatten((args, kwargs))
         if not (tensors and isinstance(tensors[0], keras.KerasTensor)):
             return
+        if are_kept():
+            return
         if self.quantized_parts is not None:
             self.__dict__["_input_sources"] = [
                 find_source(tensor)
@@ -156,7 +158,7 @@ class Quantized(Composite):
             ]
             if not self._is_pending:
                 self._apply_hidden()
-        elif is_weighted(self) or kinds.is_batch_norm(self):
+        elif is_weighted(self) or roles.is_batch_norm(self):
             source = find_source(tensors[0])
             if source is not None:
                 self.__dict__["_source"] = source
@@ -183,7 +185,7 @@ class Quantized(Composite):
         """
         if not has_integer_bias(self):
             return None
-        if is_separable(self):
+        if roles.is_separable(self):
             quantizer = self.quantize_config.weights.get("pointwise_kernel")
             inner = self.inner_quantizer
             scale = None if inner is None else inner.scale
@@ -199,7 +201,7 @@ class Quantized(Composite):
             # Builds what is inside.
             float_call(self, inputs, *args, **kwargs)
             self._apply_hidden()
-        if is_calibrating() and isinstance(self, keras.layers.TimeDistributed):
+        if is_calibrating() and roles.family(self) == "time_distributed":
             # All steps of the sequence at once, not the first one alone.
             self.layer(ops.reshape(inputs, (-1, *inputs.shape[2:])))
         if self.input_quantizer is not None:
@@ -228,8 +230,8 @@ class Quantized(Composite):
             self.output_quantizer is not None
             and self.output_quantizer.clips_below_zero
             and not is_calibrating()
-            and kinds.is_relu(self)
-            and kinds.activation_of(self) == "relu"
+            and roles.is_relu(self)
+            and roles.activation_of(self) == "relu"
         )
 
     def overlaid_values(self):
@@ -279,12 +281,12 @@ def quantized_class(float_class):
     >>> issubclass(quantized_class(keras.layers.Dense), Quantized)
     True
     """
-    if issubclass(float_class, keras.layers.BatchNormalization):
-        float_call = call_on_bias_grid
-    elif is_separable(float_class):
-        float_call = call_in_two_steps
-    else:
-        float_call = float_class.call
+    role = roles.of_class(float_class)
+    own_calls = {
+        "batch_norm": call_on_bias_grid,
+        "separable": call_in_two_steps,
+    }
+    float_call = own_calls.get(role and role.family, float_class.call)
     first = list(inspect.signature(float_class.call).parameters)[1]
 
     @functools.wraps(float_class.call)

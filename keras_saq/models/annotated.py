@@ -9,6 +9,7 @@ from keras import ops
 from keras import tree
 
 from keras_saq import policy as policies
+from keras_saq.layers import resolve
 from keras_saq.models.annotation import QuantizeAnnotate
 from keras_saq.models.copy import from_own_config
 from keras_saq.models.graph import is_plain_graph_model
@@ -81,7 +82,7 @@ class Annotations:
         rules = [
             policies.Rule(
                 path=re.escape(path),
-                config=policies.resolve(config, layers[path]),
+                config=resolve(config, layers[path]),
             )
             for path, config in self.configs.items()
             if config is not None

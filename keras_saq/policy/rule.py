@@ -6,10 +6,10 @@ import dataclasses
 import keras
 
 from keras_saq.policy import specs
+from keras_saq.policy.config import METHODS
+from keras_saq.policy.config import is_config
 from keras_saq.policy.patterns import check_pattern
 from keras_saq.policy.patterns import full_match
-from keras_saq.policy.resolve import METHODS
-from keras_saq.policy.resolve import is_config
 from keras_saq.quantizers import check_bits
 
 

@@ -5,6 +5,7 @@ from keras_saq.quantizers.base import check_bits
 from keras_saq.quantizers.calibration import calibration_scope
 from keras_saq.quantizers.calibration import is_calibrating
 from keras_saq.quantizers.dorefa import DoReFa
+from keras_saq.quantizers.fake_quant import composed_kernels
 from keras_saq.quantizers.lcq import LCQ
 from keras_saq.quantizers.liq import LIQ
 from keras_saq.quantizers.lsq import LSQ
@@ -35,6 +36,7 @@ __all__ = [
     "calibration_scope",
     "check_bits",
     "check_role",
+    "composed_kernels",
     "get",
     "is_calibrating",
     "known_names",

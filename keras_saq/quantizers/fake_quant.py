@@ -16,8 +16,10 @@ step comparable to that of the weights, for SGD on s itself. In the logarithm
 a change is relative to begin with. `docs/results.md` has the comparison.
 """
 
+import contextlib
 import functools
 import math
+import threading
 
 import keras
 import numpy as np
@@ -26,6 +28,23 @@ from keras import ops
 # Backends compute powers through logarithms, and miss some by a bit.
 _EXPONENTS = np.arange(-100, 101)
 _POWERS_OF_TWO = np.ldexp(np.float32(1.0), _EXPONENTS).astype("float32")
+
+
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def composed_kernels():
+    """Inside, no fused kernel is used: only divisions, rounding, products.
+
+    For converters to which a fused kernel is a sign that says: integers here.
+    """
+    previous = getattr(_state, "composed", False)
+    _state.composed = True
+    try:
+        yield
+    finally:
+        _state.composed = previous
 
 
 def fake_quantize(x, scale, qmin, qmax, step=1):
@@ -57,6 +76,7 @@ def fake_quantize(x, scale, qmin, qmax, step=1):
 
         x, scale = kernels.read(x), kernels.read(scale)
         supported = step == 1 and kernels.supports(qmin, qmax)
+        supported = supported and not getattr(_state, "composed", False)
         if supported and len(scale.shape) == 0:
             return kernels.fake_quantize_per_tensor(x, scale, qmin, qmax)
     return _with_gradient(qmin, qmax, step)(x, scale)

@@ -20,6 +20,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_saq.layers import roles
 from keras_saq.layers.storage import storage_bits
 from keras_saq.models import quantize_model
 from keras_saq.models.model import EXPORTERS
@@ -215,7 +216,7 @@ def _single_layer_file(layer, site, bits):
     """Bytes of an integer file of one layer; `None` if there is none."""
     value = site.inputs[0]
     config = layer.get_config()
-    if "activation" in config and not isinstance(layer, keras.layers.RNN):
+    if roles.activation_is_last(layer):
         config["activation"] = "linear"
     inputs = keras.Input(value.shape[1:], dtype=value.dtype)
     single = keras.Model(inputs, type(layer).from_config(config)(inputs))

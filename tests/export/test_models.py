@@ -363,7 +363,7 @@ def _factor(path):
 
 
 def _channels_first(layer, weight, codes):
-    from keras_saq.layers.weights import weight_axes
+    from keras_saq.layers.roles import weight_axes
 
     axes = [axis % codes.ndim for axis in weight_axes(layer)[weight]]
     others = [axis for axis in range(codes.ndim) if axis not in axes]
