@@ -39,7 +39,7 @@ class Composite:
                     layers[place]._path = self._path_to(place, found)
                 self._quantize_part(layers[place], entry.config)
         for place, entry in self._hidden.items():
-            layers[place].__dict__["_source"] = self._find(entry.source, found)
+            layers[place]._set_source(self._find(entry.source, found))
         self.__dict__["_is_pending"] = False
         # PyTorch keeps a list of a module's parameters, to clear gradients.
         self._post_build()
