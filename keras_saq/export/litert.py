@@ -15,6 +15,7 @@ from keras_saq.export.patches import with_packed_convolutions
 from keras_saq.export.report import export_report
 from keras_saq.models.wrapper import inner_model
 from keras_saq.whole_file import replaced
+from keras_saq.whole_file import target
 
 
 def export_litert(
@@ -131,12 +132,15 @@ def _check_path(filepath):
             "The file name of a LiteRT model must end in '.tflite'. "
             f"Received: {filepath}"
         )
-    if not path.parent.is_dir():
+    if path.is_dir():
+        raise ValueError(f"'{filepath}' is not a writable path.")
+    folder = target(path).parent
+    if not folder.is_dir():
         raise ValueError(
-            f"The folder '{path.parent}' does not exist. Create it first. "
+            f"The folder '{folder}' does not exist. Create it first. "
             f"Received: {filepath}"
         )
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if not os.access(folder, os.W_OK):
         raise ValueError(f"'{filepath}' is not a writable path.")
     return path
 

@@ -215,7 +215,7 @@ def _inverse_scale(layer, name, quantizer):
 def _static(layer):
     """The quantizer of a layer's inputs in the form Keras calls."""
     quantizer = layer.input_quantizer
-    source = layer.input_source
+    source = layer.input_source()
     if quantizer is None and source is not None:
         quantizer = source.output_quantizer
     if quantizer is None or quantizer.export_obstacle is not None:

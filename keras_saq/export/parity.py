@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from keras_saq.plain_text import printable_lines
 from keras_saq.table import format_table
 
 # What a file may differ from `model.predict`, whatever the reference says: the
@@ -165,7 +166,7 @@ class ParityReport:
             lines += ["", _output_table(self.per_output)]
         if self.layers:
             lines += ["", _layer_table(self.layers)]
-        return "\n".join(lines)
+        return printable_lines("\n".join(lines))
 
     def to_dict(self):
         """Everything but the arrays, of types that JSON has."""

@@ -35,7 +35,7 @@ def bias_step(layer):
     """
     if layer.input_quantizer is not None:
         return layer.input_scale() / LONE_CODE, 0.0
-    source = layer.input_source
+    source = layer.input_source()
     if source is None:
         return None
     if source.output_quantizer is not None:

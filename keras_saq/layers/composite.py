@@ -41,7 +41,7 @@ class Composite:
                     layers[place]._path = self._path_to(place, found)
                 self._quantize_part(layers[place], entry.config)
         for place, entry in self._hidden.items():
-            layers[place].__dict__["_source"] = self._find(entry.source, found)
+            layers[place]._set_source(self._find(entry.source, found))
         for place in self._frozen_places:
             if place in found:
                 freeze(found[place])

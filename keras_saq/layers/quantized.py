@@ -27,13 +27,16 @@ from keras_saq.layers.perturbation import perturbed
 from keras_saq.layers.roles import has_integer_bias
 from keras_saq.layers.roles import is_weighted
 from keras_saq.layers.roles import weight
+from keras_saq.layers.saving import Saveable
+from keras_saq.layers.saving import refuse_legacy_format
+from keras_saq.layers.saving import renamed
 from keras_saq.layers.separable import call_in_two_steps
 from keras_saq.policy import QuantizeConfig
 from keras_saq.quantizers import is_calibrating
 from keras_saq.quantizers import is_passing_through
 
 
-class Quantized(Composite):
+class Quantized(Saveable, Composite):
     """Mixin that turns a layer class into its quantized look-alike.
 
     `quantized_class(Conv2D)` is a subclass of `Conv2D`: it has its variables,
@@ -57,7 +60,7 @@ class Quantized(Composite):
         deserialize = keras.saving.deserialize_keras_object
         layer, quantize = config["layer"], config["quantize"]
         if isinstance(layer, dict):
-            layer = deserialize(layer)
+            layer = deserialize(renamed(layer, config.get("name")))
         if isinstance(quantize, dict):
             quantize = deserialize(quantize)
         if "hidden" not in config:
@@ -79,7 +82,10 @@ class Quantized(Composite):
         )
 
     def get_config(self):
+        refuse_legacy_format(self.name)
         config = {
+            # For who changes the name of a copy, as Keras's layers have it.
+            "name": self.name,
             "layer": serialize_float(self),
             "quantize": keras.saving.serialize_keras_object(
                 self.quantize_config
@@ -90,7 +96,7 @@ class Quantized(Composite):
     def _attach(self, config):
         """Makes the quantizers children, before the layer is built."""
         self.__dict__["quantize_config"] = config
-        self.__dict__["_source"] = None
+        self._set_source(None)
         for name, quantizer in config.weights.items():
             setattr(self, f"{name.replace('.', '_')}_quantizer", quantizer)
         self.input_quantizer = config.inputs
@@ -173,19 +179,24 @@ class Quantized(Composite):
         elif is_weighted(self) or roles.is_batch_norm(self):
             source = find_source(tensors[0])
             if source is not None:
-                self.__dict__["_source"] = source
+                self._set_source(source)
 
-    @property
+    def _set_source(self, layer):
+        # As a function: Keras walks the attributes of a layer for what is to
+        # be saved, and a layer may well read what it made itself.
+        self.__dict__["_source"] = lambda: layer
+
     def input_source(self):
         """The layer that makes this layer's input, where that matters."""
-        return self._source
+        return self._source()
 
     def input_scale(self):
         """Scale of the integers that this layer reads, or `None`."""
         if self.input_quantizer is not None:
             return self.input_quantizer.scale
-        if self._source is not None and self._source.output_quantizer:
-            return self._source.output_quantizer.scale
+        source = self.input_source()
+        if source is not None and source.output_quantizer:
+            return source.output_quantizer.scale
         return None
 
     def accumulator_step(self):

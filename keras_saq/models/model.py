@@ -5,6 +5,10 @@ import functools
 
 import keras
 
+from keras_saq.layers.quantized import Quantized
+from keras_saq.layers.saving import Saveable
+from keras_saq.layers.saving import refuse_legacy_format
+from keras_saq.layers.saving import renamed
 from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.recovery import recovery
@@ -57,6 +61,12 @@ class Trainable:
         require_calibrated(self, "predict")
         return super().predict(*args, **kwargs)
 
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save`; quantized layers go into `.keras` files."""
+        if any(isinstance(a, Quantized) for a in self._flatten_layers()):
+            refuse_legacy_format(self.name, filepath)
+        return super().save(filepath, *args, **kwargs)
+
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """`keras.Model.export`; `format="litert"` writes integers.
 
@@ -77,7 +87,7 @@ def _xla_is_slower():
     return not any(d.device_type in ("GPU", "TPU") for d in devices)
 
 
-class QuantizedModel(Trainable):
+class QuantizedModel(Saveable, Trainable):
     """Mixin that turns a model class into its quantized look-alike.
 
     A quantized Functional is still a Functional, a Sequential a Sequential.
@@ -92,7 +102,8 @@ class QuantizedModel(Trainable):
     def from_config(cls, config, custom_objects=None):
         model = as_quantized_model(
             keras.saving.deserialize_keras_object(
-                config["model"], custom_objects=custom_objects
+                renamed(config["model"], config.get("name")),
+                custom_objects=custom_objects,
             )
         )
         model.float_layers = [
@@ -120,6 +131,7 @@ class QuantizedModel(Trainable):
         SUMMARIES["quantization"](self, print_fn=print_fn)
 
     def get_config(self):
+        refuse_legacy_format(self.name)
         look_alike = type(self)
         self.__class__ = look_alike._float_class
         try:
@@ -135,7 +147,12 @@ class QuantizedModel(Trainable):
             for path, part in [("", self), *layer_paths(self)]
             if isinstance(part, keras.Model) and not part.trainable
         ]
-        return {"model": model, "float_layers": rows, "frozen": frozen}
+        return {
+            "name": self.name,
+            "model": model,
+            "float_layers": rows,
+            "frozen": frozen,
+        }
 
 
 @functools.cache

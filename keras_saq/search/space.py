@@ -16,6 +16,7 @@ from keras_saq.models.bits import next_to_outputs
 from keras_saq.models.plan import Plan
 from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
+from keras_saq.policy.patterns import full_match
 from keras_saq.search.candidates import Candidates
 from keras_saq.search.candidates import as_candidates
 from keras_saq.search.cost import macs_of
@@ -308,7 +309,7 @@ class SearchSpace:
                     {
                         key
                         for key, path in self._paths.items()
-                        if re.fullmatch(expression, path)
+                        if full_match(expression, path)
                     }
                 ]
             for layer_ids in sets:
