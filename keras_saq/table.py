@@ -1,5 +1,7 @@
 """Plain text tables."""
 
+from keras_saq.plain_text import printable
+
 
 def format_table(header, rows, num_left=1):
     """A table as text: the first columns flush left, the others right.
@@ -9,7 +11,7 @@ def format_table(header, rows, num_left=1):
         rows: tuples of strings, one per column.
         num_left: how many columns are flush left.
     """
-    lines = [tuple(header), *rows]
+    lines = [tuple(map(printable, row)) for row in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
     def text(line):

@@ -5,7 +5,7 @@ import contextlib
 import keras
 
 from keras_saq.layers import Quantized
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 from keras_saq.models.wrapper import inner_model
 
 _NAMES = ("softmax", "sigmoid")
@@ -49,7 +49,7 @@ def _behind(tensor):
             given = node.arguments
             with _nodes_restored(operation):
                 return _inside(operation, given.args, given.kwargs)
-        if not kinds.is_transparent(operation) or not node.input_tensors:
+        if not roles.keeps_grid(operation) or not node.input_tensors:
             return ""
         tensor = node.input_tensors[0]
 
@@ -122,16 +122,8 @@ def _built_shape(model):
 
 
 def _own(operation):
-    if kinds.is_softmax(operation):
-        return "softmax"
-    name = kinds.operation_name(operation).lower()
-    # A quantized layer has a function around its own.
-    activation = getattr(operation, "_float_activation", None) or getattr(
-        operation, "activation", None
-    )
-    if not name and activation is not None:
-        name = getattr(activation, "__name__", "")
-    # The gates of a recurrent layer are inside of it.
-    if isinstance(operation, keras.layers.RNN):
-        return ""
+    name = roles.function_name(operation)
+    if roles.find(operation) is None:
+        # Somebody's own layer, by what it says of itself.
+        name = getattr(roles.function_of(operation), "__name__", None)
     return name if name in _NAMES else ""

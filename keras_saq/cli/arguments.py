@@ -1,7 +1,6 @@
 """Types of flags, with messages that say what was expected."""
 
 import argparse
-import fractions
 import math
 
 
@@ -15,7 +14,16 @@ def natural_number(text):
     return _integer(text, 0)
 
 
-def _integer(text, lowest):
+def threads(text):
+    """A number of threads."""
+    return _integer(text, 1, 1024)
+
+
+# What fits into the integers of the libraries that get it.
+_LARGEST = 2**31 - 1
+
+
+def _integer(text, lowest, largest=_LARGEST):
     try:
         value = int(text)
     except ValueError:
@@ -24,20 +32,33 @@ def _integer(text, lowest):
         raise argparse.ArgumentTypeError(
             f"expected an integer of at least {lowest}, received '{text}'"
         )
+    if value > largest:
+        raise argparse.ArgumentTypeError(
+            f"expected an integer of at most {largest}, received '{text}'"
+        )
     return value
 
 
 def number(text):
     """A finite number; a fraction such as 1/255 is one too."""
     try:
-        value = float(fractions.Fraction(text.strip()))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        value = math.nan
+        # Not by way of a fraction, which would write 1e999999999 out.
+        value = float(text)
+    except ValueError:
+        value = _fraction(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(
             f"expected a number such as 0.1, 1e-3 or 1/255, received '{text}'"
         )
     return value
+
+
+def _fraction(text):
+    try:
+        over, _, under = text.partition("/")
+        return float(over) / float(under)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return math.nan
 
 
 def non_negative(text):

@@ -3,6 +3,7 @@
 import sys
 
 from keras_saq.cli import arguments
+from keras_saq.cli import output
 
 HELP = "latency and memory of .tflite files, measured in turns"
 DESCRIPTION = """\
@@ -20,7 +21,7 @@ def add_arguments(parser):
     parser.add_argument("files", nargs="+", metavar="file", help=".tflite")
     parser.add_argument(
         "--threads",
-        type=arguments.positive_integer,
+        type=arguments.threads,
         default=1,
         help="threads of the kernels (default: %(default)s)",
     )
@@ -49,4 +50,4 @@ def run(args):
         rounds=args.rounds,
         delegate=not args.no_delegate,
     )
-    print(report.to_json() if args.json else report)
+    output.show(report, args.json)

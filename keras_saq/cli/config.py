@@ -7,8 +7,11 @@ import pathlib
 import sys
 import tomllib
 
+from keras_saq.untrusted import MISFITS
+from keras_saq.untrusted import parse_json
+
 # In the namespace, and no setting of the user's.
-_INTERNAL = ("command", "run", "config")
+_INTERNAL = ("command", "run", "config", "traceback")
 
 
 def add_argument(parser):
@@ -93,10 +96,10 @@ def _read(path, output):
         if path.suffix == ".toml":
             values = tomllib.loads(content.decode())
         elif path.suffix == ".json":
-            values = json.loads(content)
+            values = parse_json(content)
         else:
             raise ValueError("expected a name that ends in .toml or .json")
-    except (OSError, ValueError) as error:
+    except (OSError, *MISFITS) as error:
         raise ValueError(
             f"The config file '{path}' cannot be read: {error}"
         ) from error

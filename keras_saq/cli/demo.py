@@ -6,6 +6,7 @@ import pathlib
 
 from keras_saq.cli import arguments
 from keras_saq.cli import output as outputs
+from keras_saq.whole_file import replaced
 
 HELP = "the whole job on a small embedded data set, in two minutes"
 DESCRIPTION = """\
@@ -83,7 +84,8 @@ def run(args):
     }
     path = output / "results.json"
     text = json.dumps(results, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
+    with replaced(path) as file:
+        file.write(f"{text}\n".encode())
     if not args.no_plot:
         plots.plot_runs(table, output / "results.png")
     if args.json:

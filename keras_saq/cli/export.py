@@ -4,6 +4,7 @@ import sys
 
 from keras_saq.cli import arguments
 from keras_saq.cli import files
+from keras_saq.cli import output
 
 HELP = "write a quantized .keras model as an integer .tflite file"
 DESCRIPTION = """\
@@ -77,4 +78,4 @@ def run(args):
         verify=data,
         require_exact=args.require_exact,
     )
-    print(report.to_json() if args.json else report)
+    output.show(report, args.json)

@@ -1,6 +1,7 @@
 """`keras-saq inspect`: what is in a `.tflite` file."""
 
 from keras_saq.cli import arguments
+from keras_saq.cli import output
 
 HELP = "what is in a .tflite file, ours or anybody's"
 DESCRIPTION = """\
@@ -25,4 +26,4 @@ def run(args):
     from keras_saq.export import inspect_litert
 
     report = inspect_litert(args.file)
-    print(report.to_json() if args.json else report)
+    output.show(report, args.json)

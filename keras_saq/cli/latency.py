@@ -30,7 +30,7 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--threads",
-        type=arguments.positive_integer,
+        type=arguments.threads,
         default=1,
         help="threads of the kernels (default: %(default)s)",
     )

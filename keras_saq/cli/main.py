@@ -14,6 +14,9 @@ from absl.flags import argparse_flags
 
 from keras_saq.cli import allocator
 from keras_saq.cli import config
+from keras_saq.cli import failures
+from keras_saq.cli import output
+from keras_saq.plain_text import printable_lines
 
 # Each is a module here with `HELP`, `DESCRIPTION`, `EXAMPLES`,
 # `add_arguments(parser)` and `run(args)`, which returns the exit code or None.
@@ -67,6 +70,7 @@ def parse(argv):
         )
         command.add_arguments(subparser)
         config.add_argument(subparser)
+        failures.add_argument(subparser)
         subparser.set_defaults(run=command.run)
     _apply_config(commands.choices, argv[1:])
     return parser.parse_args(argv[1:])
@@ -87,11 +91,11 @@ def _apply_config(parsers, argv):
     try:
         config.apply(parsers[name], found.config, found.output)
     except ValueError as error:
-        parsers[name].error(str(error))
+        parsers[name].error(printable_lines(str(error)))
 
 
 def main(args):
-    """Runs the command; an error of the user's is one line, exit code 1."""
+    """Runs the command; an error is one message, exit code 1."""
     try:
         code = args.run(args) or 0
         sys.stdout.flush()
@@ -103,15 +107,14 @@ def main(args):
         # Whoever read the output, such as `head`, has read enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, ImportError, OSError) as error:
-        print(f"keras-saq {args.command}: {error}", file=sys.stderr)
-        return 1
+    except Exception as error:  # of a library: still one line, and code 1
+        return failures.tell(error, args.command, args.traceback)
 
 
 def _show_warning(message, category, *_):
     """A warning without the line of code that it comes from."""
     if issubclass(category, UserWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        output.say(f"warning: {message}")
 
 
 def run():

@@ -5,6 +5,10 @@ import os
 import sys
 import warnings
 
+from keras_saq.plain_text import printable_lines
+from keras_saq.whole_file import replaced_path
+from keras_saq.whole_file import target
+
 
 @contextlib.contextmanager
 def progress_apart(apart):
@@ -14,6 +18,17 @@ def progress_apart(apart):
         return
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def say(text, file=None):
+    """Prints a message without what a terminal would obey."""
+    print(printable_lines(str(text)), file=file or sys.stderr)
+
+
+def show(result, as_json=False):
+    """Prints a result: as JSON, or as the page of text that it is."""
+    text = result.to_json() if as_json else str(result)
+    print(printable_lines(text))
 
 
 def verbosity():
@@ -51,21 +66,17 @@ def check_file(path, suffix):
         )
     if path.is_dir():
         raise ValueError(f"'{path}' is a folder.")
-    if not path.parent.is_dir():
+    folder = target(path).parent
+    if not folder.is_dir():
         raise ValueError(f"The folder of '{path}' does not exist.")
-    if not os.access(path.parent, os.W_OK):
+    if not os.access(folder, os.W_OK):
         raise ValueError(f"The folder of '{path}' is not writable.")
 
 
 def save_model(model, path):
     """Saves a `.keras` file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.part.keras")
-    try:
-        with warnings.catch_warnings():
-            # Of a class of its own, which is calibrated later, Keras thinks
-            # so. Its layers are built.
-            warnings.filterwarnings("ignore", ".*has not yet been built")
-            model.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced_path(path) as temporary, warnings.catch_warnings():
+        # Of a class of its own, which is calibrated later, Keras thinks so.
+        # Its layers are built.
+        warnings.filterwarnings("ignore", ".*has not yet been built")
+        model.save(temporary)

@@ -8,6 +8,7 @@ from keras_saq.cli import arguments
 from keras_saq.cli import data_flags
 from keras_saq.cli import files
 from keras_saq.cli import output
+from keras_saq.untrusted import parse_json
 
 HELP = "one page about a run or a model: bits, curves, sharpness, proof"
 DESCRIPTION = """\
@@ -220,7 +221,7 @@ def _name(runs):
 
 def _read_record(path):
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_bytes())
         if not isinstance(record, dict):
             raise ValueError("it is no table")
         for name in ("settings", "test", "float_test"):

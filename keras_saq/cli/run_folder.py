@@ -19,6 +19,8 @@ import shutil
 import keras
 
 from keras_saq.cli import output
+from keras_saq.untrusted import MISFITS
+from keras_saq.untrusted import parse_json
 from keras_saq.version import __version__
 from keras_saq.whole_file import replaced
 
@@ -122,7 +124,7 @@ class RunFolder:
         self.write(status="finished", **values)
         shutil.rmtree(self.path / "backup", ignore_errors=True)
         # Half-written files of a run that was killed.
-        for pattern in (".*.part.keras", ".run.json.*", ".history.csv.*"):
+        for pattern in (".*.part.keras", ".*.part.json", ".*.part.csv"):
             for path in self.path.glob(pattern):
                 path.unlink()
 
@@ -178,11 +180,10 @@ class RunFolder:
                 )
             return None
         try:
-            found = json.loads(record.read_text(encoding="utf-8"))
-            if not isinstance(found["settings"], dict):
-                raise TypeError("its settings are no table")
+            found = parse_json(record.read_bytes())
+            _check_record(found)
             return {**self.record, **found}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *MISFITS) as error:
             raise ValueError(
                 f"'{record}' is not the record of a run: {error}. Give "
                 "`--output` the name of a new folder."
@@ -270,6 +271,23 @@ def _fingerprint(path):
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_record(found):
+    """Raises for a record of which a part is not what it was."""
+    expected = {
+        "settings": dict,
+        "fingerprints": dict,
+        "epochs_done": int,
+        "seconds": (int, float),
+        "status": str,
+    }
+    for name, kind in expected.items():
+        value = found.get(name, kind() if isinstance(kind, type) else 0.0)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"its '{name}' is {value!r}")
+    if "settings" not in found:
+        raise TypeError("it has no settings")
 
 
 def _flag(name):

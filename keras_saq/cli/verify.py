@@ -4,6 +4,7 @@ import sys
 
 from keras_saq.cli import arguments
 from keras_saq.cli import files
+from keras_saq.cli import output
 
 HELP = "compare a .tflite file with the model it was written from"
 DESCRIPTION = """\
@@ -44,5 +45,5 @@ def run(args):
     data = files.load_inputs(args.data, model)
     print(f"running {args.file} ...", file=sys.stderr)
     report = verify_litert(args.file, model, data, per_layer=args.per_layer)
-    print(report.to_json() if args.json else report)
+    output.show(report, args.json)
     return 0 if report.within_bounds else EXIT_DEVIATES

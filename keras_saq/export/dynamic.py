@@ -1,6 +1,8 @@
 """Which files have kernels that round their float input themselves."""
 
 from keras_saq.export.contents import read_contents
+from keras_saq.export.input_shapes import open_inputs
+from keras_saq.export.input_shapes import shapes_in_file
 from keras_saq.export.kernels import dynamic
 from keras_saq.export.lower import lower_model
 
@@ -21,14 +23,18 @@ def program_of(filepath, content, model):
     Raises:
         ValueError: if the file is damaged, or the model not quantized.
     """
-    program = lower_model(model)
+    shapes = None
+    if open_inputs(model):
+        contents = read_contents(filepath, content)
+        shapes = shapes_in_file(contents["inputs"])
+    program = lower_model(model, input_shapes=shapes)
     if not any(
         op.kind == "dequantize" and _is_constant(op) for op in program.ops
     ):
         return program
     operations = read_contents(filepath, content)["operations"]
     if any(_reads_codes(operation) for operation in operations):
-        return lower_model(model, dynamic_range=True)
+        return lower_model(model, dynamic_range=True, input_shapes=shapes)
     return program
 
 

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 
+from keras_saq.plain_text import printable_lines
 from keras_saq.table import format_table
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
@@ -149,7 +150,8 @@ class FileReport:
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self):
-        return "\n".join([*self._headlines(), "", *self._tables()])
+        lines = [*self._headlines(), "", *self._tables()]
+        return printable_lines("\n".join(lines))
 
     def _headlines(self):
         counts = ", ".join(f"{n} {k}" for k, n in self.operators.items())

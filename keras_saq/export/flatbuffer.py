@@ -13,6 +13,9 @@ from keras_saq.export.kernels import dynamic
 
 _SCHEMA_VERSION = 3
 _BATCH = 1
+# What an open size is until the caller resizes the input: large enough for
+# the windows and strides of most networks, since LiteRT plans memory for it.
+_OPEN_SIZE = 64
 _ACTIVATIONS = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}
 
 
@@ -44,11 +47,13 @@ class _Writer:
         from ai_edge_litert import schema_py_generated as schema
 
         self._schema = schema
+        self._single_sample = program.single_sample
+        self.subgraphs = []  # behind the first
         self._tensors = []
         self._buffers = [schema.BufferT()]  # buffer 0 is the empty one
         self._codes = {}
         self._index = {}
-        self._operators = []
+        self.operators = []
         for tensor in program.inputs:
             self._add_tensor(tensor)
         for op in program.ops:
@@ -60,42 +65,45 @@ class _Writer:
         graph = schema.SubGraphT()
         graph.name = "main"
         graph.tensors = self._tensors
-        graph.operators = self._operators
+        graph.operators = self.operators
         graph.inputs = [self._index[id(t)] for t in program.inputs]
         graph.outputs = [self._index[id(t)] for t in program.outputs]
         model = schema.ModelT()
         model.version = _SCHEMA_VERSION
         model.description = "keras_saq"
-        model.subgraphs = [graph]
+        model.subgraphs = [graph, *self.subgraphs]
         model.buffers = self._buffers
         model.operatorCodes = list(self._codes.values())
         signature = schema.SignatureDefT()
         signature.signatureKey = "serving_default"
         signature.subgraphIndex = 0
-        signature.inputs = self._signature(program.inputs)
-        signature.outputs = self._signature(program.outputs)
+        names = [tensor.name for tensor in program.inputs]
+        signature.inputs = self._signature(names, program.inputs)
+        names = program.output_names or [t.name for t in program.outputs]
+        signature.outputs = self._signature(names, program.outputs)
         model.signatureDefs = [signature]
         return model
 
-    def _signature(self, tensors):
+    def _signature(self, names, tensors):
         entries = []
-        for tensor in tensors:
+        for name, tensor in zip(names, tensors):
             entry = self._schema.TensorMapT()
-            entry.name = tensor.name
+            entry.name = name
             entry.tensorIndex = self._index[id(tensor)]
             entries.append(entry)
         return entries
 
     # --- Tensors
 
-    def _index_of(self, tensor):
+    def index_of(self, tensor):
         """Where a tensor is in the file; constants come with their reader."""
         if id(tensor) not in self._index:
             self._add_tensor(tensor)
         return self._index[id(tensor)]
 
     def _add_tensor(self, tensor):
-        shape = (_BATCH * tensor.rows, *tensor.shape)
+        sizes = [_OPEN_SIZE if n is None else n for n in tensor.shape]
+        shape = (_BATCH * tensor.rows, *sizes)
         data = None
         if tensor.is_static:
             shape = tensor.shape
@@ -103,7 +111,9 @@ class _Writer:
             data = self._packed(tensor)
         made = self._new_tensor(tensor.name, shape, self._type(tensor), data)
         if not tensor.is_static:
-            made.shapeSignature = [-1, *tensor.shape]
+            batch = _BATCH if self._single_sample else -1
+            sizes = [-1 if n is None else n for n in tensor.shape]
+            made.shapeSignature = [batch, *sizes]
         if tensor.scale is not None:
             scale = np.atleast_1d(tensor.scale)
             points = np.full(len(scale), tensor.zero_point)
@@ -115,8 +125,8 @@ class _Writer:
         types = self._schema.TensorType
         if tensor.is_float:
             return types.FLOAT32
-        if tensor.is_index:
-            return types.INT32
+        if tensor.dtype is not None:
+            return getattr(types, tensor.dtype.upper())
         if tensor.is_uint8:
             return types.UINT8
         return {2: types.INT2, 4: types.INT4, 8: types.INT8}[tensor.num_bits]
@@ -135,12 +145,26 @@ class _Writer:
         tensor.hasRank = True
         tensor.buffer = 0
         if data is not None:
-            buffer = self._schema.BufferT()
-            buffer.data = np.ascontiguousarray(data).view(np.uint8).ravel()
-            self._buffers.append(buffer)
-            tensor.buffer = len(self._buffers) - 1
+            data = np.ascontiguousarray(data).view(np.uint8).ravel()
+            tensor.buffer = self.add_buffer(data)
         self._tensors.append(tensor)
         return tensor
+
+    def add_buffer(self, data):
+        """The number of a new buffer with these bytes."""
+        buffer = self._schema.BufferT()
+        buffer.data = data
+        self._buffers.append(buffer)
+        return len(self._buffers) - 1
+
+    def knows(self, tensor):
+        """Whether a tensor of the program is in the file already."""
+        return id(tensor) in self._index
+
+    def add_foreign(self, tensor):
+        """The number of a tensor that is the schema's object already."""
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
 
     def _set_quantization(self, tensor, scale, zero_point, axis=0):
         quantization = self._schema.QuantizationParametersT()
@@ -183,7 +207,10 @@ class _Writer:
 
     def _add_op(self, op):
         kernel = KERNELS[op.kind]
-        inputs = [self._index_of(t) for t in op.inputs]
+        if kernel.write is not None:
+            kernel.write(self, op)
+            return
+        inputs = [self.index_of(t) for t in op.inputs]
         if op.weights is not None:
             inputs += self._add_weights(op)
         constants = [
@@ -198,7 +225,7 @@ class _Writer:
         operator = self._schema.OperatorT()
         operator.inputs = inputs
         operator.outputs = [self._add_tensor(op.output)]
-        operator.opcodeIndex = self._code_index(op)
+        operator.opcodeIndex = self.code_index(kernel.operator, _version(op))
         options = kernel.options(op, self._schema)
         if options is not None:
             if hasattr(options, "fusedActivationFunction"):
@@ -210,17 +237,25 @@ class _Writer:
             name = type(options).__name__.removesuffix("T")
             operator.builtinOptionsType = getattr(kinds, name)
             operator.builtinOptions = options
-        self._operators.append(operator)
+        self.operators.append(operator)
 
-    def _code_index(self, op):
-        name = KERNELS[op.kind].operator
-        key = (name, _version(op))
+    def copied_code_index(self, code):
+        """The number of a code that is the schema's object already."""
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        return self._numbered(number, code.version)
+
+    def code_index(self, name, version):
+        """The number of an operator's code; `name` is LiteRT's."""
+        number = getattr(self._schema.BuiltinOperator, name)
+        return self._numbered(number, version)
+
+    def _numbered(self, number, version):
+        key = (number, version)
         if key not in self._codes:
             code = self._schema.OperatorCodeT()
-            number = getattr(self._schema.BuiltinOperator, name)
             code.builtinCode = number
             code.deprecatedBuiltinCode = min(number, 127)
-            code.version = key[1]
+            code.version = version
             self._codes[key] = code
         return list(self._codes).index(key)
 

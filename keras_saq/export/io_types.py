@@ -1,7 +1,8 @@
 """Integer inputs and outputs of a program, where the user asks for them."""
 
+import dataclasses
+
 from keras_saq.export.program import Op
-from keras_saq.export.program import Program
 from keras_saq.export.program import Tensor
 
 TYPES = ("float32", "int8", "uint8")
@@ -29,13 +30,12 @@ def with_io_types(program, input_type, output_type):
     inputs = program.inputs
     if input_type != "float32":
         inputs = [
-            t if t.is_index else _integer_input(t, ops, input_type)
-            for t in inputs
+            t if t.dtype else _integer_input(t, ops, input_type) for t in inputs
         ]
     outputs = program.outputs
     if output_type != "float32":
         outputs = [_integer_output(t, ops, output_type) for t in outputs]
-    return Program(inputs, outputs, ops, program.output_scales, program.islands)
+    return dataclasses.replace(program, inputs=inputs, outputs=outputs, ops=ops)
 
 
 def _integer_input(tensor, ops, input_type):

@@ -119,6 +119,11 @@ class IsolatedFile:
     def __enter__(self):
         return self
 
+    @property
+    def is_open(self):
+        """Whether the process that has it still runs."""
+        return self._process.is_running
+
     def __exit__(self, *exception):
         if self._process.is_running:
             self._process.ask({"request": "close", "key": self._key})

@@ -6,6 +6,8 @@ import pathlib
 
 from keras_saq.export.dynamic import require_dynamic
 from keras_saq.export.flatbuffer import to_bytes
+from keras_saq.export.guards import with_size_guards
+from keras_saq.export.input_shapes import input_shapes_of
 from keras_saq.export.io_types import with_io_types
 from keras_saq.export.lower import lower_model
 from keras_saq.export.padding import with_fused_padding
@@ -13,6 +15,7 @@ from keras_saq.export.patches import with_packed_convolutions
 from keras_saq.export.report import export_report
 from keras_saq.models.wrapper import inner_model
 from keras_saq.whole_file import replaced
+from keras_saq.whole_file import target
 
 
 def export_litert(
@@ -24,6 +27,7 @@ def export_litert(
     require_exact=False,
     storage="exact",
     dynamic_range=False,
+    input_shape=None,
 ):
     """Writes a quantized model as an integer `.tflite` file.
 
@@ -56,6 +60,9 @@ def export_litert(
             and convolution kernels read the codes, and round their input to
             8 bits in the range of each sample; integer arithmetic, with an
             error that training has not seen.
+        input_shape: sizes for what is `None` in the shapes of the model's
+            inputs, such as height and width: a shape without the batch axis,
+            or a list or dict of shapes. Without it they stay open.
 
     Returns:
         An `ExportReport`.
@@ -84,17 +91,20 @@ def export_litert(
             "`require_exact=True` needs data to compare on: pass inputs of "
             "the model as `verify=x`."
         )
-    program = lower_model(model, storage, dynamic_range)
+    shapes = input_shapes_of(model, input_shape)
+    program = lower_model(model, storage, dynamic_range, shapes)
     if dynamic_range:
         require_dynamic(program)
-    program = with_fused_padding(program)
+    program = with_size_guards(with_fused_padding(program))
     if storage == "small":
         program = with_packed_convolutions(program)
     program = with_io_types(program, input_type, output_type)
     content = to_bytes(program)
     report = export_report(path, content, program, inner_model(model))
     if verify is not None:
-        program = lower_model(model, dynamic_range=dynamic_range)
+        program = lower_model(
+            model, dynamic_range=dynamic_range, input_shapes=shapes
+        )
         report = _verified(
             report, content, model, program, verify, require_exact
         )
@@ -122,12 +132,15 @@ def _check_path(filepath):
             "The file name of a LiteRT model must end in '.tflite'. "
             f"Received: {filepath}"
         )
-    if not path.parent.is_dir():
+    if path.is_dir():
+        raise ValueError(f"'{filepath}' is not a writable path.")
+    folder = target(path).parent
+    if not folder.is_dir():
         raise ValueError(
-            f"The folder '{path.parent}' does not exist. Create it first. "
+            f"The folder '{folder}' does not exist. Create it first. "
             f"Received: {filepath}"
         )
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if not os.access(folder, os.W_OK):
         raise ValueError(f"'{filepath}' is not a writable path.")
     return path
 

@@ -7,15 +7,18 @@ kernel computes is a declared float island, or refused by name.
 
 import dataclasses
 
+from keras_saq.export.fragments import find_groups
+from keras_saq.export.fragments.convert import file_dtype
 from keras_saq.export.lowering import activations
-from keras_saq.export.lowering import weighted
+from keras_saq.export.lowering import fragment
 from keras_saq.export.lowering.builder import Builder
 from keras_saq.export.lowering.rules import lower_site
+from keras_saq.export.lowering.rules import why_float
 from keras_saq.export.pending import Pending
 from keras_saq.export.program import Program
-from keras_saq.export.refusals import refuse_unsupported
+from keras_saq.export.refusals import refuse_impossible
 from keras_saq.layers import Quantized
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 from keras_saq.models import quantized_layers
 from keras_saq.models import require_calibrated
 from keras_saq.models.graph import Graph
@@ -24,13 +27,14 @@ from keras_saq.models.wrapper import inner_model
 STORAGE = ("exact", "small", "int8")
 
 
-def lower(model, storage="exact", dynamic_range=False):
+def lower(model, storage="exact", dynamic_range=False, input_shapes=None):
     """The integer program of a calibrated quantized model.
 
     Args:
         model: a model from `keras_saq.quantize_model`.
         storage: `"exact"`, `"small"` or `"int8"`, see `export_litert`.
         dynamic_range: see `export_litert`.
+        input_shapes: list of shapes without the batch axis, or `None`.
 
     Returns:
         A `Program` whose inputs and outputs are float, or indices.
@@ -38,8 +42,8 @@ def lower(model, storage="exact", dynamic_range=False):
     Raises:
         ValueError: if a layer has no kernel; names all of them.
     """
-    graph = Graph(model)
-    refuse_unsupported(graph)
+    graph = Graph(model, input_shapes=input_shapes)
+    refuse_impossible(graph)
     return _Lowering(graph, storage, dynamic_range).program
 
 
@@ -49,14 +53,23 @@ class _Lowering:
         self._builder = builder = Builder(graph, storage, dynamic_range)
         self._values = {}
         inputs = []
-        for value in graph.inputs:
-            tensor = builder.tensor(value.name, value.shape[1:])
-            tensor.is_index = "int" in value.dtype
+        for name, value in zip(graph.input_names, graph.inputs):
+            dtype = file_dtype(value.dtype)
+            tensor = builder.tensor(
+                name,
+                value.shape[1:],
+                dtype=None if dtype == "float32" else dtype,
+            )
             self._values[value] = tensor
             inputs.append(tensor)
+        groups = find_groups(graph, why_float)
         for site in graph.sites:
-            made = self._lower(site)
-            self._values.update(zip(site.outputs, made))
+            group = groups.get(site)
+            if group is None:
+                made = self._lower(site)
+                self._values.update(zip(site.outputs, made))
+            elif site is group.sites[0]:
+                self._lower_group(group)
         outputs, scales = [], []
         for value in graph.outputs:
             tensor, scale = self._output(value, outputs)
@@ -68,6 +81,7 @@ class _Lowering:
             _read(builder.ops, outputs),
             scales,
             builder.islands,
+            graph.output_names,
         )
 
     def _output(self, value, taken):
@@ -75,35 +89,46 @@ class _Lowering:
         builder = self._builder
         result = self._values[value]
         scale = None if isinstance(result, Pending) else result.scale
-        tensor = builder.in_float(result, value.name)
+        tensor = result
+        if _is_real(result):
+            tensor = builder.in_float(result, value.name)
         if tensor in taken:
             name = f"{value.name}/again"
             tensor = builder.move("reshape", tensor, tensor.shape, name)
         if builder.maker(tensor) is None:
-            raise ValueError(
-                f"The output '{value.name}' of the model is not made by a "
-                "quantized layer, so it has no integer form."
-            )
+            # A file's output is not one of its inputs.
+            tensor = builder.move("reshape", tensor, tensor.shape, value.name)
         return tensor, scale
 
     def _lower(self, site):
         """What a site makes: `Tensor`s and `Pending`s."""
         layer, builder = site.operation, self._builder
-        inputs = [_copy(self._values[value]) for value in site.inputs]
-        if isinstance(layer, Quantized) and layer.input_quantizer is not None:
-            inputs = [
-                t
-                if _is_index(t)
-                else builder.on_grid(
-                    t, layer.input_quantizer, f"{site.path}/input"
-                )
-                for t in inputs
-            ]
-        made = lower_site(builder, site, inputs)
+        made = lower_site(builder, site, self._read(site, site.inputs))
         if not isinstance(made, list):
             made = [made]
         made = [self._finished(site, layer, value) for value in made]
         return [self._shared(v, t) for v, t in zip(site.outputs, made)]
+
+    def _lower_group(self, group):
+        inputs = self._read(group.sites[0], group.inputs)
+        made = fragment.lower(self._builder, group, inputs)
+        for value, made in zip(group.outputs, made):
+            layer = value.producer.operation
+            made = self._quantized(value.producer, layer, made)
+            self._values[value] = self._shared(value, made)
+
+    def _read(self, site, values):
+        """What a site reads, behind the quantizer of its input."""
+        layer, builder = site.operation, self._builder
+        inputs = [_copy(self._values[value]) for value in values]
+        if isinstance(layer, Quantized) and layer.input_quantizer is not None:
+            inputs = [
+                builder.on_grid(t, layer.input_quantizer, f"{site.path}/input")
+                if value in site.inputs and _is_real(t)
+                else t
+                for value, t in zip(values, inputs)
+            ]
+        return inputs
 
     def _shared(self, value, made):
         """A float result that several layers read is computed once."""
@@ -117,17 +142,20 @@ class _Lowering:
     def _finished(self, site, layer, value):
         """A result, behind the activation and quantizers of its layer."""
         builder = self._builder
-        if isinstance(layer, weighted.LAYERS) and (
-            kinds.activation_of(layer) == "other"
-        ):
+        if roles.accumulates(layer) and roles.activation_of(layer) == "other":
             if getattr(layer, "logits_quantizer", None) is not None:
                 value = builder.on_grid(
                     value, layer.logits_quantizer, site.path
                 )
             value = activations.lower_function(builder, site, value)
+        return self._quantized(site, layer, value)
+
+    def _quantized(self, site, layer, value):
+        """A result, behind the output quantizer of its layer."""
         quantizer = getattr(layer, "output_quantizer", None)
         if isinstance(layer, Quantized) and quantizer is not None:
-            return builder.on_grid(value, quantizer, site.path)
+            if _is_real(value):
+                return self._builder.on_grid(value, quantizer, site.path)
         return value
 
 
@@ -148,11 +176,11 @@ def _copy(value):
     return value
 
 
-def _is_index(value):
-    return not isinstance(value, Pending) and value.is_index
+def _is_real(value):
+    return isinstance(value, Pending) or value.dtype is None
 
 
-def lower_model(model, storage="exact", dynamic_range=False):
+def lower_model(model, storage="exact", dynamic_range=False, input_shapes=None):
     """The float-in, float-out program of a quantized model or `SAQModel`."""
     model = inner_model(model)
     if storage not in STORAGE:
@@ -167,4 +195,4 @@ def lower_model(model, storage="exact", dynamic_range=False):
             "calibration=x[:256])"
         )
     require_calibrated(model, "be exported")
-    return lower(model, storage, dynamic_range)
+    return lower(model, storage, dynamic_range, input_shapes)

@@ -10,13 +10,13 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import layers
 from keras import ops
 from keras import tree
 
 from keras_saq.export.parity import OutputParity
 from keras_saq.layers import Quantized
-from keras_saq.layers.weights import is_weighted
+from keras_saq.layers import roles
+from keras_saq.layers.roles import is_weighted
 from keras_saq.models import require_calibrated
 from keras_saq.models import strip
 from keras_saq.models.wrapper import inner_model
@@ -24,10 +24,11 @@ from keras_saq.policy import layer_paths
 from keras_saq.table import format_table
 
 ACTIVATIONS = ("static", "float")
+# Family: its weight, and where Keras keeps codes and scales.
 _NATIVE = {
-    layers.Dense: ("kernel", "_kernel", "kernel_scale"),
-    layers.EinsumDense: ("kernel", "_kernel", "kernel_scale"),
-    layers.Embedding: ("embeddings", "_embeddings", "embeddings_scale"),
+    "dense": ("kernel", "_kernel", "kernel_scale"),
+    "einsum_dense": ("kernel", "_kernel", "kernel_scale"),
+    "embedding": ("embeddings", "_embeddings", "embeddings_scale"),
 }
 
 
@@ -155,7 +156,7 @@ def to_native(model, activations="static", verify=None):
     modes, inputs = {}, {}
     for path, layer in quantized.items():
         quantizer = None
-        if activations == "static" and not isinstance(layer, layers.Embedding):
+        if activations == "static" and not roles.is_lookup(layer):
             quantizer = _static(layer)
         modes[path] = _convert(targets[path], layer, quantizer)
         inputs[path] = "float" if quantizer is None else quantizer.output_dtype
@@ -181,9 +182,10 @@ def _refuse(quantized, targets):
 
 
 def _why_not(layer, target):
-    if type(target) not in _NATIVE:
+    family = roles.family(target)
+    if family not in _NATIVE:
         return "only Dense, EinsumDense and Embedding have one"
-    name, _, _ = _NATIVE[type(target)]
+    name, _, _ = _NATIVE[family]
     quantizer = layer.weight_quantizer(name)
     if quantizer.export_obstacle is not None:
         return quantizer.export_obstacle
@@ -192,7 +194,7 @@ def _why_not(layer, target):
     if quantizer.code_bits > 8:
         return f"a code of its weights takes {quantizer.code_bits} bits"
     scale = _inverse_scale(layer, name, quantizer)
-    if isinstance(target, layers.Embedding) and not _is_constant(scale, 1):
+    if roles.is_lookup(target) and not _is_constant(scale, 1):
         return "its scales are not per row"
     return None
 
@@ -213,7 +215,7 @@ def _inverse_scale(layer, name, quantizer):
 def _static(layer):
     """The quantizer of a layer's inputs in the form Keras calls."""
     quantizer = layer.input_quantizer
-    source = layer.input_source
+    source = layer.input_source()
     if quantizer is None and source is not None:
         quantizer = source.output_quantizer
     if quantizer is None or quantizer.export_obstacle is not None:
@@ -224,13 +226,13 @@ def _static(layer):
 
 def _convert(target, layer, activation_quantizer):
     """Quantizes a float layer in place with the codes of a quantized one."""
-    name, place, scale_place = _NATIVE[type(target)]
+    name, place, scale_place = _NATIVE[roles.family(target)]
     quantizer = layer.weight_quantizer(name)
     codes = quantizer.codes(getattr(layer, name)).astype(np.int8)
     inverse = _inverse_scale(layer, name, quantizer)
-    is_einsum = isinstance(target, layers.EinsumDense)
+    is_einsum = roles.family(target) == "einsum_dense"
     reduced = (0,)
-    if isinstance(target, layers.Embedding):
+    if roles.is_lookup(target):
         reduced = (1,)
     elif is_einsum:
         target._set_quantization_info()

@@ -45,6 +45,8 @@ def _is_same(pad, conv):
     """Whether padding and a "valid" kernel are one "same" kernel."""
     if conv.options["padding"] != "valid" or len(pad.output.shape) != 3:
         return False
+    if None in pad.inputs[0].shape:
+        return False
     codes = conv.inputs[1] if conv.weights is None else conv.weights.codes
     return all(
         pads == _same(size, (kernel - 1) * dilation + 1, stride)

@@ -49,6 +49,8 @@ class _Packer:
         """The ops that replace a convolution, or `None`."""
         if op.kind != "conv" or op.inputs[0].is_float:
             return None
+        if None in op.inputs[0].shape:
+            return None
         bits = _packed_bits(op)
         if bits is None:
             return None

@@ -16,13 +16,15 @@ class Tensor:
 
     Attributes:
         name: a readable name, unique in the program.
-        shape: without the batch axis; of a constant, its whole shape.
+        shape: without the batch axis, `None` where it is open; of a constant,
+            its whole shape.
         scale: real value of one step, float32; `None` for a float tensor. A
             constant can have one per index of `axis`.
         zero_point: the code of real 0.
         is_unsigned: whether no code is below the zero point.
         is_uint8: whether the codes are uint8, at the edge of the program.
-        is_index: whether it holds int32 indices.
+        dtype: of what is no real number: `"int32"` (indices), `"bool"` (masks)
+            or `"uint8"`; `None` of floats and of codes.
         is_exact: whether file and reference agree on it to the last bit,
             given the same inputs; not so behind some float kernels.
         is_static: whether it has no batch axis, as constants have none.
@@ -38,7 +40,7 @@ class Tensor:
     zero_point: int = 0
     is_unsigned: bool = False
     is_uint8: bool = False
-    is_index: bool = False
+    dtype: str | None = None
     is_exact: bool = True
     is_static: bool = False
     rows: int = 1
@@ -48,7 +50,7 @@ class Tensor:
 
     @property
     def is_float(self):
-        return self.scale is None and not self.is_index
+        return self.scale is None and self.dtype is None
 
     @property
     def is_constant(self):
@@ -112,6 +114,8 @@ class Program:
         output_scales: float32 scale of the integers behind each output, by
             which differences are measured; `None` behind a float island.
         islands: list of `(path, reason)` of float computations.
+        output_names: the names of the outputs in the file's signature; those
+            of the inputs are the tensors' own, and so are these if `None`.
     """
 
     inputs: list
@@ -119,6 +123,15 @@ class Program:
     ops: list
     output_scales: list
     islands: list
+    output_names: list | None = None
+
+    @property
+    def single_sample(self):
+        """Whether it computes one sample at a time only."""
+        return any(
+            getattr(op.options.get("fragment"), "single_sample", False)
+            for op in self.ops
+        )
 
     @property
     def inexact_ops(self):

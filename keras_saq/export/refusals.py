@@ -1,24 +1,66 @@
-"""Says which layers have no place in a file, all of them at once."""
+"""What no file can hold, found before one is made; all of it at once."""
 
-from keras_saq.export.lowering.rules import why_not
+import numpy as np
+from keras import ops
+
+from keras_saq.export.lowering.rules import why_float
+from keras_saq.layers import roles
+from keras_saq.models.randomness import RANDOM
 
 
-def refuse_unsupported(graph):
-    """Raises one error that names every layer without a kernel."""
-    refused = [row for site in graph.sites if (row := _refusal(site))]
+def refuse_impossible(graph):
+    """Raises one error that names every layer that no file can hold.
+
+    Args:
+        graph: a `Graph`.
+
+    Raises:
+        ValueError: if a layer draws random numbers, reads or makes text, has
+            its channels first, a quantizer whose codes no kernel reads, or a
+            weight that is not finite.
+    """
+    refused = [
+        f"  {site.path} ({_class_name(site.operation)}): {reason}"
+        for site in graph.sites
+        if (reason := _why_impossible(site)) is not None
+    ]
     if refused:
         raise ValueError(
-            "These layers have no kernel in a LiteRT file:\n"
-            + "\n".join(refused)
+            "No LiteRT file can hold these layers:\n"
+            + "\n".join(dict.fromkeys(refused))
             + "\nReplace them, or leave them out of the exported model."
         )
 
 
-def _refusal(site):
-    """A line that says why a site cannot be lowered, or `None`."""
-    reason = why_not(site)
-    if reason is None:
-        return None
+def _class_name(operation):
+    operation = roles.unwrap(operation)
+    return getattr(operation, "_float_class", type(operation)).__name__
+
+
+def _why_impossible(site):
     layer = site.operation
-    name = getattr(layer, "_float_class", type(layer)).__name__
-    return f"  {site.path} ({name}): {reason}"
+    if site.closed == RANDOM or RANDOM in (why_float(site) or ""):
+        return (
+            f"{RANDOM}, at inference too, and a file cannot; compute without "
+            "where `training` is false"
+        )
+    if getattr(layer, "stateful", False):
+        return (
+            "stateful=True keeps a state between calls, and a file does not; "
+            "make it an input and an output of the model"
+        )
+    if any(v.dtype == "string" for v in [*site.inputs, *site.outputs]):
+        return "it reads or makes text; look words up before the model"
+    if getattr(layer, "data_format", None) == "channels_first":
+        return "its data format is channels_first; LiteRT is channels_last"
+    for quantizer in getattr(layer, "quantizers", ()):
+        if quantizer.export_obstacle is not None:
+            return quantizer.export_obstacle
+    for variable in getattr(layer, "variables", ()):
+        values = ops.convert_to_numpy(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            return (
+                f"its '{variable.name}' has values that are not finite; go "
+                "back to a checkpoint from before the training diverged"
+            )
+    return None

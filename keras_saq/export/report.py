@@ -160,10 +160,10 @@ def _layer_bytes(program, model, tensors):
                 size += sizes.get(tensor.name, 0)
                 if tensor.scale is not None:
                     size += getattr(tensor.scale, "nbytes", 4)
-        if size:
+        if size and op.path:
             actual[op.path] = actual.get(op.path, 0) + size
     predicted = {}
-    for row in layer_costs(model):
+    for row in layer_costs(model, count_operations=False):
         predicted[row.path] = predicted.get(row.path, 0) + row.stored_bytes
     return tuple(
         LayerBytes(path, predicted.get(path, 0), actual.get(path, 0))

@@ -85,7 +85,7 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
     try:
         with IsolatedFile(content) as file:
             inputs = _matched_inputs(filepath, file, program)
-            outputs = _run_file(file, inputs, arrays)
+            outputs = _run_file(program, file, inputs, arrays)
             resolver = "XNNPACK"
             if not file.has_delegate:
                 resolver = "built-in kernels, no delegate"
@@ -113,6 +113,7 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
                 mean_lsb=float(differences.mean()),
                 exact=float((differences < 0.5).mean()),
                 top1_agreement=_top1_agreement(outputs[i], predicted[i]),
+                snr_db=_snr_db(outputs[i], predicted[i]),
             )
         )
         steps.append(differences.ravel())
@@ -121,6 +122,8 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
     layers, within_bounds = (), is_exact
     if per_layer or not is_exact:
         chosen = _worst_samples(reference_steps)
+        if program.single_sample:
+            chosen = chosen[:1]
         some = [a[chosen] for a in arrays]
         layers, given = compare_layers(
             content,
@@ -143,7 +146,7 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
         num_outputs=steps.size,
         reference_exact=is_exact,
         reference_max_lsb=max(row.reference_max_lsb for row in rows),
-        within_bounds=within_bounds,
+        within_bounds=within_bounds and all(row.is_near for row in rows),
         max_lsb=max(row.max_lsb for row in rows),
         mean_lsb=float(steps.mean()),
         exact=float((steps < 0.5).mean()),
@@ -155,6 +158,14 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
         outputs=outputs,
         predicted=predicted,
     )
+
+
+def _snr_db(made, predicted):
+    noise = np.square(made - predicted, dtype=np.float32).mean()
+    signal = np.square(predicted, dtype=np.float32).mean()
+    if not noise:
+        return float("inf")
+    return float(10 * np.log10(max(signal, 1e-30) / noise))
 
 
 def _top1_agreement(a, b):
@@ -171,7 +182,7 @@ def _worst_samples(reference_steps):
 
 def _as_arrays(model, program, x):
     if isinstance(x, dict):
-        x = [x[t.name] for t in tree.flatten(model.inputs)]
+        x = [x[t.name] for t in program.inputs]
     flat = [ops.convert_to_numpy(a) for a in tree.flatten(x)]
     if not flat or not len(flat[0]):
         raise ValueError("Verification needs at least one sample.")
@@ -181,18 +192,21 @@ def _as_arrays(model, program, x):
             f"{len(flat)} arrays were given."
         )
     return [
-        np.asarray(a, np.float32 if t.is_float else np.int32)
+        np.asarray(a, t.dtype or np.float32)
         for a, t in zip(flat, program.inputs)
     ]
 
 
-def _batches(arrays):
-    for start in range(0, len(arrays[0]), _BATCH_SIZE):
-        yield [a[start : start + _BATCH_SIZE] for a in arrays]
+def _batches(program, arrays):
+    size = 1 if program.single_sample else _BATCH_SIZE
+    for start in range(0, len(arrays[0]), size):
+        yield [a[start : start + size] for a in arrays]
 
 
 def _run_reference(program, arrays):
-    made = [reference.run(program, batch) for batch in _batches(arrays)]
+    made = [
+        reference.run(program, batch) for batch in _batches(program, arrays)
+    ]
     return [np.concatenate(parts) for parts in zip(*made)]
 
 
@@ -202,14 +216,14 @@ def _matched_inputs(filepath, file, program):
     names = [endpoint.name for endpoint in file.inputs]
     if len(names) == len(numbers) == 1:
         (endpoint,), (tensor,) = file.inputs, program.inputs
-        if endpoint.shape[1:] == tuple(tensor.shape):
+        if _is_shape(endpoint.shape[1:], tensor.shape):
             # Some models name an input anew when they are loaded.
             numbers = {endpoint.name: 0}
     if (
         sorted(names) != sorted(numbers)
         or len(file.outputs) != len(program.outputs)
         or any(
-            endpoint.shape[1:] != tuple(tensor.shape)
+            not _is_shape(endpoint.shape[1:], tensor.shape)
             for endpoint, tensor in zip(file.outputs, program.outputs)
         )
     ):
@@ -222,6 +236,13 @@ def _matched_inputs(filepath, file, program):
     return [(endpoint, numbers[endpoint.name]) for endpoint in file.inputs]
 
 
+def _is_shape(sizes, shape):
+    """Whether sizes are a shape, in which some can be open."""
+    return len(sizes) == len(shape) and all(
+        b in (None, a) for a, b in zip(sizes, shape)
+    )
+
+
 def _shapes(tensors, batch=()):
     return [[*batch, *tensor.shape] for tensor in tensors]
 
@@ -231,9 +252,11 @@ def _fed(inputs, arrays):
     return [_quantized(endpoint, arrays[i]) for endpoint, i in inputs]
 
 
-def _run_file(file, inputs, arrays):
+def _run_file(program, file, inputs, arrays):
     """The file's real-valued outputs, in the order of the model's."""
-    made = [file.run(_fed(inputs, batch)) for batch in _batches(arrays)]
+    made = [
+        file.run(_fed(inputs, batch)) for batch in _batches(program, arrays)
+    ]
     return [
         _dequantized(endpoint, np.concatenate(parts))
         for endpoint, parts in zip(file.outputs, zip(*made))

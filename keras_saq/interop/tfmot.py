@@ -26,6 +26,7 @@ is called, and from then on `tf.keras` is tf_keras; Keras 3, imported as
 
 from keras_saq import policy as policies
 from keras_saq.interop.settings import Settings
+from keras_saq.layers import resolve
 
 # What TFMOT's protocol has no place for, and why it is asked for elsewhere.
 _UNKNOWN_TO_TFMOT = {
@@ -70,7 +71,7 @@ def to_tfmot(config):
             "`to_tfmot` takes a config that says in fields what it quantizes. "
             f"Received: a {type(config).__name__} with methods of its own, "
             "which Keras 3 layers are given to. Call "
-            "`keras_saq.policy.resolve(config, layer)` with such a layer, and "
+            "`keras_saq.layers.resolve(config, layer)` with such a layer, and "
             "`to_tfmot` with the result."
         )
     refused = [
@@ -106,7 +107,7 @@ def from_tfmot(config, layer):
         layer: the built Keras 3 layer that it is meant for.
 
     Returns:
-        A `keras_saq.QuantizeConfig`; see `keras_saq.policy.resolve` for what
+        A `keras_saq.QuantizeConfig`; see `keras_saq.layers.resolve` for what
         becomes of TFMOT's quantizers, and for errors.
 
     Example:
@@ -132,7 +133,7 @@ def from_tfmot(config, layer):
     >>> config.weights["kernel"].num_bits
     4
     """
-    return policies.resolve(config, layer)
+    return resolve(config, layer)
 
 
 def _classes():

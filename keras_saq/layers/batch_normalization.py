@@ -13,6 +13,7 @@ moving ones in inference.
 import keras
 from keras import ops
 
+from keras_saq.layers.roles import is_batch_norm
 from keras_saq.quantizers import is_calibrating
 
 # A batch norm that follows no convolution is stored as a 1x1 depthwise
@@ -34,7 +35,7 @@ def bias_step(layer):
     """
     if layer.input_quantizer is not None:
         return layer.input_scale() / LONE_CODE, 0.0
-    source = layer.input_source
+    source = layer.input_source()
     if source is None:
         return None
     if source.output_quantizer is not None:
@@ -118,7 +119,7 @@ def on_grid_beta(layer):
     Returns:
         A tensor, or `None` where nothing is rounded or there is no beta.
     """
-    if not isinstance(layer, keras.layers.BatchNormalization):
+    if not is_batch_norm(layer):
         return None
     grid = bias_step(layer) if layer.quantize_config.bias_grid else None
     if grid is None or not layer.center:

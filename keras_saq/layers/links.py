@@ -7,8 +7,32 @@ builds the model, and again when Keras rebuilds it from a file, in
 `clone_model`, or in any other graph made of its layers.
 """
 
-from keras_saq.layers import kinds
-from keras_saq.layers.weights import is_weighted
+import contextlib
+import threading
+
+from keras_saq.layers import roles
+from keras_saq.layers.roles import is_weighted
+
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def links_kept():
+    """Inside, symbolic calls of layers do not change who reads from whom.
+
+    For calls that only ask what a layer does.
+    """
+    previous = are_kept()
+    _state.kept = True
+    try:
+        yield
+    finally:
+        _state.kept = previous
+
+
+def are_kept():
+    """Whether this thread is inside of `links_kept`."""
+    return getattr(_state, "kept", False)
 
 
 def find_source(tensor):
@@ -42,13 +66,13 @@ def find_source(tensor):
                 return operation.output_source(tensor_index)
             if is_weighted(operation):
                 return operation
-            if not kinds.is_transparent(operation):
+            if not roles.keeps_grid(operation):
                 return None
             tensor = node.input_tensors[0]
         elif hasattr(operation, "outputs") and hasattr(operation, "layers"):
             outside.append((operation.inputs, node.input_tensors))
             tensor = operation.outputs[tensor_index]
-        elif kinds.is_transparent(operation):
+        elif roles.keeps_grid(operation):
             tensor = node.input_tensors[0]
         else:
             return None

@@ -8,30 +8,37 @@ import keras
 from keras import ops
 from keras import tree
 
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 from keras_saq.layers.attention import UnfusedAttention
 from keras_saq.layers.attention import can_unfuse
 from keras_saq.layers.batch_normalization import call_on_bias_grid
 from keras_saq.layers.composite import Composite
 from keras_saq.layers.hidden import Hidden
+from keras_saq.layers.hidden import as_float
+from keras_saq.layers.hidden import freeze
 from keras_saq.layers.hidden import serialize_float
+from keras_saq.layers.links import are_kept
 from keras_saq.layers.links import find_source
+from keras_saq.layers.observation import observer
 from keras_saq.layers.operation import OperationLayer
 from keras_saq.layers.overlay import Overlay
 from keras_saq.layers.overlay import read_uncast
 from keras_saq.layers.perturbation import perturbed
+from keras_saq.layers.roles import has_integer_bias
+from keras_saq.layers.roles import is_weighted
+from keras_saq.layers.roles import weight
+from keras_saq.layers.saving import Saveable
+from keras_saq.layers.saving import refuse_legacy_format
+from keras_saq.layers.saving import renamed
 from keras_saq.layers.separable import call_in_two_steps
-from keras_saq.layers.separable import is_separable
 from keras_saq.layers.typical import typical_output
 from keras_saq.layers.typical import typical_weight
-from keras_saq.layers.weights import has_integer_bias
-from keras_saq.layers.weights import is_weighted
-from keras_saq.layers.weights import weight
 from keras_saq.policy import QuantizeConfig
 from keras_saq.quantizers import is_calibrating
+from keras_saq.quantizers import is_passing_through
 
 
-class Quantized(Composite):
+class Quantized(Saveable, Composite):
     """Mixin that turns a layer class into its quantized look-alike.
 
     `quantized_class(Conv2D)` is a subclass of `Conv2D`: it has its variables,
@@ -55,7 +62,7 @@ class Quantized(Composite):
         deserialize = keras.saving.deserialize_keras_object
         layer, quantize = config["layer"], config["quantize"]
         if isinstance(layer, dict):
-            layer = deserialize(layer)
+            layer = deserialize(renamed(layer, config.get("name")))
         if isinstance(quantize, dict):
             quantize = deserialize(quantize)
         if "hidden" not in config:
@@ -66,10 +73,21 @@ class Quantized(Composite):
             else Hidden.from_config(entry)
             for place, entry in config["hidden"].items()
         }
-        return as_composite(layer, quantize, hidden, config["outputs"])
+        if not config.get("trainable", True):
+            freeze(layer)
+        return as_composite(
+            layer,
+            quantize,
+            hidden,
+            config["outputs"],
+            config.get("frozen", ()),
+        )
 
     def get_config(self):
+        refuse_legacy_format(self.name)
         config = {
+            # For who changes the name of a copy, as Keras's layers have it.
+            "name": self.name,
             "layer": serialize_float(self),
             "quantize": keras.saving.serialize_keras_object(
                 self.quantize_config
@@ -80,7 +98,7 @@ class Quantized(Composite):
     def _attach(self, config):
         """Makes the quantizers children, before the layer is built."""
         self.__dict__["quantize_config"] = config
-        self.__dict__["_source"] = None
+        self._set_source(None)
         for name, quantizer in config.weights.items():
             setattr(self, f"{name.replace('.', '_')}_quantizer", quantizer)
         self.input_quantizer = config.inputs
@@ -151,6 +169,8 @@ class Quantized(Composite):
         tensors = tree.flatten((args, kwargs))
         if not (tensors and isinstance(tensors[0], keras.KerasTensor)):
             return
+        if are_kept():
+            return
         if self.quantized_parts is not None:
             self.__dict__["_input_sources"] = [
                 find_source(tensor)
@@ -159,22 +179,27 @@ class Quantized(Composite):
             ]
             if not self._is_pending:
                 self._apply_hidden()
-        elif is_weighted(self) or kinds.is_batch_norm(self):
+        elif is_weighted(self) or roles.is_batch_norm(self):
             source = find_source(tensors[0])
             if source is not None:
-                self.__dict__["_source"] = source
+                self._set_source(source)
 
-    @property
+    def _set_source(self, layer):
+        # As a function: Keras walks the attributes of a layer for what is to
+        # be saved, and a layer may well read what it made itself.
+        self.__dict__["_source"] = lambda: layer
+
     def input_source(self):
         """The layer that makes this layer's input, where that matters."""
-        return self._source
+        return self._source()
 
     def input_scale(self):
         """Scale of the integers that this layer reads, or `None`."""
         if self.input_quantizer is not None:
             return self.input_quantizer.scale
-        if self._source is not None and self._source.output_quantizer:
-            return self._source.output_quantizer.scale
+        source = self.input_source()
+        if source is not None and source.output_quantizer:
+            return source.output_quantizer.scale
         return None
 
     def accumulator_step(self):
@@ -186,7 +211,7 @@ class Quantized(Composite):
         """
         if not has_integer_bias(self):
             return None
-        if is_separable(self):
+        if roles.is_separable(self):
             quantizer = self.quantize_config.weights.get("pointwise_kernel")
             inner = self.inner_quantizer
             scale = None if inner is None else inner.scale
@@ -197,12 +222,24 @@ class Quantized(Composite):
             return None
         return scale * ops.reshape(quantizer.scale, (-1,))
 
+    def _call(self, float_call, *args, **kwargs):
+        """Quantized or, where nothing is to be, in float; and observed."""
+        if is_passing_through():
+            with as_float([self]):
+                outputs = type(self).call(self, *args, **kwargs)
+        else:
+            outputs = self._quantized_call(float_call, *args, **kwargs)
+        observe = observer()
+        if observe is not None:
+            observe(self, args, kwargs, outputs)
+        return outputs
+
     def _quantized_call(self, float_call, inputs, *args, **kwargs):
         if self.quantized_parts is not None and self._is_pending:
             # Builds what is inside.
             float_call(self, inputs, *args, **kwargs)
             self._apply_hidden()
-        if is_calibrating() and isinstance(self, keras.layers.TimeDistributed):
+        if is_calibrating() and roles.family(self) == "time_distributed":
             # All steps of the sequence at once, not the first one alone.
             self.layer(ops.reshape(inputs, (-1, *inputs.shape[2:])))
         if self.input_quantizer is not None:
@@ -233,8 +270,8 @@ class Quantized(Composite):
             self.output_quantizer is not None
             and self.output_quantizer.clips_below_zero
             and not is_calibrating()
-            and kinds.is_relu(self)
-            and kinds.activation_of(self) == "relu"
+            and roles.is_relu(self)
+            and roles.activation_of(self) == "relu"
         )
 
     def overlaid_values(self):
@@ -259,15 +296,23 @@ def snap(bias, step):
 
 def _quantize(quantizer, tensors, typical=None):
     """Tensors behind a quantizer, which is calibrated where it shall be."""
+    if is_passing_through():
+        return tensors
+    return tree.map_structure(
+        lambda x: (
+            _quantize_one(quantizer, x, typical) if ops.is_tensor(x) else x
+        ),
+        tensors,
+    )
 
-    def quantize(x):
-        if not ops.is_tensor(x):
-            return x
-        if is_calibrating() and not quantizer.calibrated:
-            quantizer.initialize(x, typical)
-        return ops.cast(quantizer(x), x.dtype)
 
-    return tree.map_structure(quantize, tensors)
+def _quantize_one(quantizer, x, typical=None):
+    if not keras.backend.is_float_dtype(x.dtype):
+        # Some layers make integers where Keras's shapes speak of floats.
+        x = ops.cast(x, "float32")
+    if is_calibrating() and not quantizer.calibrated:
+        quantizer.initialize(x, typical)
+    return ops.cast(quantizer(x), x.dtype)
 
 
 def _quantize_then(quantizer, activation, x):
@@ -291,19 +336,19 @@ def quantized_class(float_class):
     >>> issubclass(quantized_class(keras.layers.Dense), Quantized)
     True
     """
-    if issubclass(float_class, keras.layers.BatchNormalization):
-        float_call = call_on_bias_grid
-    elif is_separable(float_class):
-        float_call = call_in_two_steps
-    else:
-        float_call = float_class.call
+    role = roles.of_class(float_class)
+    own_calls = {
+        "batch_norm": call_on_bias_grid,
+        "separable": call_in_two_steps,
+    }
+    float_call = own_calls.get(role and role.family, float_class.call)
     first = list(inspect.signature(float_class.call).parameters)[1]
 
     @functools.wraps(float_class.call)
     def call(self, *args, **kwargs):
         if not args:
             args = (kwargs.pop(first),)
-        return self._quantized_call(float_call, *args, **kwargs)
+        return self._call(float_call, *args, **kwargs)
 
     # Keras reads the signatures of `build` and `call`: keep the originals'.
     @functools.wraps(float_class.build)
@@ -345,7 +390,7 @@ def _look_alike(layer, config):
     return look_alike
 
 
-def as_composite(layer, config, hidden, output_places=()):
+def as_composite(layer, config, hidden, output_places=(), frozen=()):
     """Turns a composite layer into its look-alike, and itself only.
 
     Args:
@@ -354,6 +399,7 @@ def as_composite(layer, config, hidden, output_places=()):
         hidden: dict from place to `Hidden`.
         output_places: where the layers are that make its outputs; `None` for
             an output that no quantized layer makes.
+        frozen: places of the layers inside that are not trainable.
 
     Returns:
         `layer`.
@@ -362,7 +408,7 @@ def as_composite(layer, config, hidden, output_places=()):
     with unlocked(layer):
         layer._attach(config)
         layer._build_quantizers()
-    layer._attach_hidden(hidden, output_places)
+    layer._attach_hidden(hidden, output_places, frozen)
     return layer
 
 

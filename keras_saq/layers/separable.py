@@ -4,19 +4,7 @@ Keras computes it as one operation. An integer file has two kernels, and so a
 tensor of integers between them.
 """
 
-import inspect
-
-from keras import layers
 from keras import ops
-
-_CLASSES = (layers.SeparableConv1D, layers.SeparableConv2D)
-
-
-def is_separable(layer):
-    """Whether a layer, or a layer class, is a separable convolution."""
-    if inspect.isclass(layer):
-        return issubclass(layer, _CLASSES)
-    return isinstance(layer, _CLASSES)
 
 
 def call_in_two_steps(layer, inputs):

@@ -2,29 +2,13 @@
 
 import math
 
-from keras import layers
-
-from keras_saq.layers.weights import weight
-from keras_saq.layers.weights import weight_axes
+from keras_saq.layers.roles import is_lookup
+from keras_saq.layers.roles import is_packable
+from keras_saq.layers.roles import weight
+from keras_saq.layers.roles import weight_axes
 
 FLOAT_BITS = 32
 PACKED_BITS = (2, 4, 8)
-
-
-def is_packable(layer):
-    """Whether LiteRT has an exact kernel that reads packed 4- or 2-bit codes.
-
-    That is FULLY_CONNECTED (Dense, EinsumDense, and 1x1 convolutions written
-    as one) and the lookup in an embedding.
-    """
-    if isinstance(layer, (layers.Dense, layers.EinsumDense, layers.Embedding)):
-        return True
-    return (
-        isinstance(layer, (layers.Conv1D, layers.Conv2D))
-        and math.prod(layer.kernel_size) == 1
-        and math.prod(layer.strides) == 1
-        and layer.groups == 1
-    )
 
 
 def storage_bits(layer, weight_bits, name=None):
@@ -37,7 +21,7 @@ def storage_bits(layer, weight_bits, name=None):
     """
     if weight_bits == FLOAT_BITS:
         return FLOAT_BITS
-    if not is_packable(layer) and name != "pointwise_kernel":
+    if not is_packable(layer, name):
         return 8
     depth = _depth(layer, name)
     return next(
@@ -69,11 +53,7 @@ def stored_bytes(layer, weight_bits):
         if bits != FLOAT_BITS:
             # A float32 scale per channel, and an int32 bias: folding a batch
             # normalization gives every kernel one. A lookup has none.
-            size += num_scales * (4 if _is_lookup(layer) else 8)
+            size += num_scales * (4 if is_lookup(layer) else 8)
         elif getattr(layer, "use_bias", False):
             size += 4 * num_scales
     return size
-
-
-def _is_lookup(layer):
-    return isinstance(layer, layers.Embedding)

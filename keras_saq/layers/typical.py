@@ -6,10 +6,10 @@ import numpy as np
 from keras import ops
 from keras import tree
 
-from keras_saq.layers import kinds
-from keras_saq.layers.weights import has_integer_bias
-from keras_saq.layers.weights import weight
-from keras_saq.layers.weights import weight_axes
+from keras_saq.layers import roles
+from keras_saq.layers.roles import has_integer_bias
+from keras_saq.layers.roles import weight
+from keras_saq.layers.roles import weight_axes
 
 # A batch norm gives its channels the deviation 1.
 _DEVIATIONS = 4.0
@@ -36,7 +36,7 @@ def typical_output(layer, inputs):
         inputs: the tensors it is called with.
     """
     largest = max(map(_largest, _floats(inputs)), default=0.0) or 1.0
-    if kinds.is_batch_norm(layer):
+    if roles.is_batch_norm(layer):
         beta = _largest(layer.beta) if layer.center else 0.0
         return _DEVIATIONS + beta
     if not has_integer_bias(layer):

@@ -7,7 +7,7 @@
 | `quantize_apply(model, scheme)`          | `quantize_apply(model, policy)` |
 | `quantize_scope(objects)`                | for classes of one's own only   |
 
-Of TFMOT's classes the configs are understood (see `keras_saq.policy.resolve`);
+Of TFMOT's classes the configs are understood (see `keras_saq.layers.resolve`);
 its schemes have become policies.
 """
 

@@ -4,8 +4,8 @@ import inspect
 
 import keras
 
-from keras_saq.policy.resolve import METHODS
-from keras_saq.policy.resolve import is_config
+from keras_saq.policy.config import METHODS
+from keras_saq.policy.config import is_config
 
 
 @keras.saving.register_keras_serializable("keras_saq")

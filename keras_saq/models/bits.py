@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_saq.layers.weights import is_weighted
+from keras_saq.layers.roles import is_weighted
 
 
 @dataclasses.dataclass(frozen=True)

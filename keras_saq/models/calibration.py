@@ -69,7 +69,7 @@ def calibrate(model, data):
     """
     if not uncalibrated_layers(model):
         return
-    inputs = _first_samples(model, data)
+    inputs = first_samples(model, data)
     with calibration_scope():
         model(inputs, training=False)
     warn_of_silence(quantized_layers(model))
@@ -100,7 +100,12 @@ def _put_back(first, rest):
     yield from rest
 
 
-def _first_samples(model, data):
+def first_samples(model, data):
+    """At most 512 samples of data as `calibrate` takes it, checked.
+
+    Returns:
+        Inputs in the structure that the model is called with.
+    """
     if _is_array_structure(model, data):
         samples = tree.map_structure(lambda a: a[:MAX_SAMPLES], data)
     else:

@@ -6,8 +6,8 @@ quantizer, at the last layer of the group that one kernel computes (Conv -> BN
 same integers, as they will in the file.
 """
 
-from keras_saq.layers import kinds
-from keras_saq.layers.weights import has_integer_bias
+from keras_saq.layers import roles
+from keras_saq.layers.roles import has_integer_bias
 
 
 class Dataflow:
@@ -55,23 +55,16 @@ class Dataflow:
             return False
         if site.closed is not None or not self._bits.has_activations:
             return False
-        if kinds.is_product(operation):
+        if roles.is_product(operation):
             return self._bits.of_product(site) is not None
-        return (
-            kinds.is_batch_norm(operation)
-            or kinds.is_relu(operation)
-            or kinds.is_merge(operation)
-            or kinds.is_average(operation)
-            or kinds.is_transparent(operation)
-            or self.is_scaling(site)
-            or kinds.is_elementwise(operation)
-        )
+        return roles.is_integer(operation) or self.is_scaling(site)
 
     def is_scaling(self, site):
         """Whether a value is only multiplied by a number: a scaled grid."""
-        return len(site.inputs) == 1 and kinds.operation_name(
-            site.operation
-        ) in ("Multiply", "Divide", "TrueDivide")
+        return len(site.inputs) == 1 and roles.family(site.operation) in (
+            "divide",
+            "multiply",
+        )
 
     def keeps_grid(self, site):
         """Whether the output is on the grid of the input, or on a scaled one.
@@ -79,13 +72,13 @@ class Dataflow:
         Within a composite only: elsewhere the scaled value has a quantizer
         of its own.
         """
-        if kinds.is_transparent(site.operation):
+        if roles.keeps_grid(site.operation):
             return True
         return not self.can_hold(site) and self.is_scaling(site)
 
     def has_float_activation(self, layer):
         return has_integer_bias(layer) and (
-            kinds.activation_of(layer) == "other"
+            roles.activation_of(layer) == "other"
         )
 
     # --- Values
@@ -138,6 +131,13 @@ class Dataflow:
                 return True
         return False
 
+    def is_wanted_as_integers(self, site):
+        """Whether an integer kernel, or the user, reads what a site makes."""
+        return any(
+            self.is_read_as_integers(value) or self.graph.is_output(value)
+            for value in site.outputs
+        )
+
     def is_fused_onward(self, value):
         """Whether the one layer that reads a value computes with its maker."""
         consumers = self.graph.consumers(value)
@@ -147,26 +147,23 @@ class Dataflow:
         maker = site.operation
         if not self.can_hold(consumers[0]):
             return False
-        if kinds.is_concatenate(reader):
+        if roles.is_concatenate(reader):
             # The concatenation's quantizer serves each of its inputs.
-            return not (
-                kinds.is_average(maker)
-                or kinds.is_concatenate(maker)
-                or self.has_float_activation(maker)
-                or not self._is_accumulating(maker)
-            )
-        if kinds.is_batch_norm(reader):
+            return self._writes_any_grid(
+                maker
+            ) and not self.has_float_activation(maker)
+        if roles.is_batch_norm(reader):
             return (
                 has_integer_bias(maker)
-                and kinds.activation_of(maker) == "linear"
+                and roles.activation_of(maker) == "linear"
                 and not getattr(reader, "renorm", False)
                 and len(self.graph.sites_of(reader)) == 1
             )
-        return kinds.is_relu(reader) and (
-            kinds.is_batch_norm(maker)
-            or kinds.is_add(maker)
+        return roles.is_relu(reader) and (
+            roles.is_batch_norm(maker)
+            or roles.is_add(maker)
             or has_integer_bias(maker)
-            and kinds.activation_of(maker) == "linear"
+            and roles.activation_of(maker) == "linear"
         )
 
     def is_fused_into_producer(self, site):
@@ -189,7 +186,7 @@ class Dataflow:
                 wanted += map(self.value_bits, site.outputs)
             elif bits is not None:
                 wanted.append(bits.activations or 0)
-            elif kinds.is_product(site.operation):
+            elif roles.is_product(site.operation):
                 wanted.append(self._bits.of_product(site) or stream_bits)
             else:
                 wanted.append(stream_bits)
@@ -205,18 +202,19 @@ class Dataflow:
         site = value.producer
         if site is None:
             return False
-        operation = site.operation
-        if kinds.is_transparent(operation) or kinds.is_average(operation):
+        unsigned = roles.unsigned(site.operation)
+        if unsigned != roles.AS_INPUTS:
+            return unsigned == roles.ALWAYS
+        if roles.keeps_grid(site.operation):
             return self.is_unsigned(site.inputs[0])
-        if kinds.is_concatenate(operation) or kinds.is_plain_add(operation):
-            return all(map(self.is_unsigned, site.inputs))
-        return kinds.is_unsigned(operation)
+        return all(map(self.is_unsigned, site.inputs))
 
     @staticmethod
-    def _is_accumulating(layer):
+    def _writes_any_grid(layer):
+        """Whether its kernel rounds to the grid that it is given."""
         return (
             has_integer_bias(layer)
-            or kinds.is_batch_norm(layer)
-            or kinds.is_relu(layer)
-            or kinds.is_add(layer)
+            or roles.is_batch_norm(layer)
+            or roles.is_relu(layer)
+            or roles.is_add(layer)
         )

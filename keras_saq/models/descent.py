@@ -13,14 +13,15 @@ import warnings
 
 import keras
 from keras import tree
-from keras.src.layers import layer as layer_module
-from keras.src.ops.node import Node
 
 from keras_saq.layers.attention import unfused
 from keras_saq.layers.hidden import float_class
 from keras_saq.layers.hidden import parts
-from keras_saq.layers.weights import is_weighted
-from keras_saq.layers.weights import weight_axes
+from keras_saq.layers.roles import family
+from keras_saq.layers.roles import is_weighted
+from keras_saq.layers.roles import weight_axes
+from keras_saq.models import masks as masking
+from keras_saq.models import randomness
 
 
 @dataclasses.dataclass
@@ -31,29 +32,42 @@ class Call:
         args: positional arguments.
         kwargs: keyword arguments.
         outputs: flat list of the tensors that the call made, where known.
+        masks: list of `(tensor, mask)` for those of the tensors that have one
+            attached (see `keras_saq.models.masks`).
     """
 
     args: tuple
     kwargs: dict
     outputs: list = dataclasses.field(default_factory=list)
+    masks: list = dataclasses.field(default_factory=list)
 
     @classmethod
     def of_node(cls, node):
-        return cls(
-            node.arguments.args, node.arguments.kwargs, node.output_tensors
-        )
+        args, kwargs, masks = masking.arguments_of(node)
+        return cls(args, kwargs, node.output_tensors, masks)
 
     @property
-    def tensors(self):
-        """The symbolic tensors, in order."""
+    def arguments(self):
+        """The symbolic tensors among the arguments, in order."""
         return [
             a
             for a in tree.flatten((self.args, self.kwargs))
             if isinstance(a, keras.KerasTensor)
         ]
 
+    @property
+    def tensors(self):
+        """The symbolic tensors, in order; masks that are no argument last."""
+        tensors = self.arguments
+        read = {id(t) for t in tensors}
+        return tensors + [m for _, m in self.masks if id(m) not in read]
+
+    def without_masks(self):
+        return dataclasses.replace(self, masks=[])
+
     def fresh(self, batch):
         """The same arguments with new tensors, which have no history."""
+        made = {}
 
         def copy(value):
             if not isinstance(value, keras.KerasTensor):
@@ -61,10 +75,14 @@ class Call:
             shape = value.shape
             if batch is not None and shape and shape[0] is None:
                 shape = (batch, *shape[1:])
-            return keras.KerasTensor(shape, value.dtype)
+            if id(value) not in made:
+                made[id(value)] = keras.KerasTensor(shape, value.dtype)
+            return made[id(value)]
 
         args, kwargs = tree.map_structure(copy, (self.args, self.kwargs))
-        return Call(args, kwargs)
+        masks = [(copy(tensor), copy(mask)) for tensor, mask in self.masks]
+        masking.attach(masks)
+        return Call(args, kwargs, masks=masks)
 
 
 @dataclasses.dataclass
@@ -73,13 +91,15 @@ class Trace:
 
     Attributes:
         inputs: the symbolic tensors that went in, in order.
-        outputs: structure of what came out.
+        outputs: the symbolic tensors that came out, in order.
+        returned: what came out, in its own structure.
         nodes: producers before consumers.
         failure: why the call could not be followed, or `None`.
     """
 
     inputs: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
+    returned: object = None
     nodes: list = dataclasses.field(default_factory=list)
     failure: str | None = None
 
@@ -127,18 +147,31 @@ def descend(composite, call):
 def _follow(composite, call):
     trace = Trace(inputs=call.tensors)
     float_call = float_class(type(composite)).call
+    graph = getattr(composite, "_functional", composite)
+    if not hasattr(graph, "_run_through_graph"):
+        graph = None
     try:
         with (
             warnings.catch_warnings(),
             unfused(composite),
-            _tolerant_nodes(),
+            masking.noted(),
             _known_lengths(composite),
+            randomness.noticed() as drawn,
         ):
             warnings.simplefilter("ignore")
-            outputs = float_call(composite, *call.args, **call.kwargs)
+            if graph is not None:
+                outputs = graph._run_through_graph(
+                    tree.flatten((call.args, call.kwargs)), lambda op: op
+                )
+            else:
+                outputs = float_call(composite, *call.args, **call.kwargs)
     except Exception as error:  # whatever somebody's `call` may raise
-        trace.failure = _first_line(error)
+        trace.failure = randomness.RANDOM if drawn else _first_line(error)
         return trace
+    if drawn:
+        trace.failure = randomness.RANDOM
+        return trace
+    trace.returned = outputs
     trace.outputs = [
         t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)
     ]
@@ -147,27 +180,6 @@ def _follow(composite, call):
     except LookupError as error:
         trace.failure = _first_line(error)
     return trace
-
-
-class _Node(Node):
-    """A node of a call that may return `None` beside its tensors.
-
-    As attention blocks do in the place of scores. Keras refuses to record
-    such a call of a layer.
-    """
-
-    def __init__(self, operation, call_args, call_kwargs, outputs):
-        outputs = [t for t in tree.flatten(outputs) if t is not None]
-        super().__init__(operation, call_args, call_kwargs, outputs)
-
-
-@contextlib.contextmanager
-def _tolerant_nodes():
-    keras_node, layer_module.Node = layer_module.Node, _Node
-    try:
-        yield
-    finally:
-        layer_module.Node = keras_node
 
 
 @contextlib.contextmanager
@@ -180,7 +192,7 @@ def _known_lengths(composite):
     inside = [
         layer
         for layer in composite._flatten_layers()
-        if isinstance(layer, keras.layers.EinsumDense)
+        if family(layer) == "einsum_dense"
     ]
     for layer in inside:
         layer.__dict__["compute_output_spec"] = functools.partial(

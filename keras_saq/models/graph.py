@@ -13,11 +13,14 @@ import keras
 from keras import tree
 from keras.src.models.functional import functional_like_constructor
 
+from keras_saq.layers import roles
+from keras_saq.models import masks as masking
 from keras_saq.models.descent import Call
 from keras_saq.models.descent import descend
 from keras_saq.models.descent import input_structure
 from keras_saq.models.descent import is_composite
 from keras_saq.models.descent import sorted_nodes
+from keras_saq.models.names import names_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,15 +85,19 @@ class Graph:
         model: a built Keras model.
         is_leaf: function of a layer and its path that says whether a
             composite is not to be opened.
+        input_shapes: list of shapes without the batch axis, for models whose
+            inputs have open sizes; `None` leaves them open.
 
     Attributes:
         sites: list of `Site`.
         openings: list of `Opening`, of composites that no other is around.
         inputs: list of `Value`.
         outputs: list of `Value`.
+        input_names: what the model calls its inputs, each different.
+        output_names: the same for the outputs.
     """
 
-    def __init__(self, model, is_leaf=None):
+    def __init__(self, model, is_leaf=None, input_shapes=None):
         self.sites = []
         self.openings = []
         self.model = model
@@ -100,17 +107,27 @@ class Graph:
                 Value(tuple(t.shape), None, t.name, t.dtype)
                 for t in tree.flatten(model.inputs)
             ]
+            if input_shapes is not None:
+                self.inputs = _sized(self.inputs, input_shapes)
             owner = None if is_plain_graph_model(model) else model
             self.outputs = self._run(model, self.inputs, "", owner)
+            made = functional(model)
+            takes, gives = made.input, made.output
+            names = made.output_names
         else:
             arguments = input_structure(model)
             self.inputs = [
                 Value(tuple(t.shape), None, f"input_{i}", t.dtype)
                 for i, t in enumerate(arguments.tensors)
             ]
+            self._returned = None
             self.outputs = self._open(
                 model, arguments, self.inputs, "", "", model
             )
+            takes, gives = (arguments.args, arguments.kwargs), self._returned
+            names = [value.name for value in self.outputs]
+        self.input_names = names_of(takes, [v.name for v in self.inputs])
+        self.output_names = names_of(gives, names)
         self._consumers = {}
         for site in self.sites:
             for value in site.inputs:
@@ -130,9 +147,21 @@ class Graph:
         """Every call of an operation."""
         return self._sites_of.get(id(operation), [])
 
-    def _run(self, model, inputs, prefix, owner):
+    def _run(self, model, inputs, prefix, owner, call=None):
         """The sites of a Functional or Sequential model."""
         model = functional(model)
+        if call is None:
+            call = Call(tuple(tree.flatten(model.inputs)), {})
+        if call.masks or masking.makes_masks(model):
+            # Its own nodes do not say who reads a mask.
+            with descend(model, call) as trace:
+                if trace.failure is None:
+                    values = {
+                        id(t): value for t, value in zip(trace.inputs, inputs)
+                    }
+                    return self._walk(
+                        trace.nodes, values, trace.outputs, prefix, owner
+                    )
         values = {
             id(tensor): value
             for tensor, value in zip(tree.flatten(model.inputs), inputs)
@@ -158,7 +187,7 @@ class Graph:
             inside = owner
             if owner is None and not is_plain_graph_model(operation):
                 inside = operation
-            made = self._run(operation, inputs, f"{path}/", inside)
+            made = self._run(operation, inputs, f"{path}/", inside, call)
             if owner is None and inside is not None:
                 self.openings.append(Opening(operation, path, inputs, made))
             return made
@@ -169,6 +198,10 @@ class Graph:
         return self._close(operation, call, inputs, path, owner)
 
     def _close(self, operation, call, inputs, path, owner, closed=None):
+        if closed is None:
+            # What a single layer reads of a mask is an argument of it.
+            inputs = inputs[: len(call.arguments)]
+            call = call.without_masks()
         site = Site(operation, path, inputs, [], owner, closed, call)
         site.outputs.extend(
             Value(tuple(t.shape), site, path, t.dtype) for t in call.outputs
@@ -179,7 +212,7 @@ class Graph:
     def _open(self, composite, call, inputs, path, prefix, owner):
         """The sites of a composite, by symbolic descent."""
         count = len(self.sites)
-        if isinstance(composite, keras.layers.TimeDistributed):
+        if roles.family(composite) == "time_distributed":
             made = self._open_time_distributed(
                 composite, call, inputs, prefix, owner
             )
@@ -197,6 +230,8 @@ class Graph:
                 values = {
                     id(t): value for t, value in zip(trace.inputs, inputs)
                 }
+                if composite is self.model:
+                    self._returned = trace.returned
                 made = self._walk(
                     trace.nodes, values, trace.outputs, prefix, owner
                 )
@@ -217,6 +252,25 @@ class Graph:
         if is_composite(layer):
             return self._open(layer, step, inputs[:1], path, f"{path}/", owner)
         return self._close(layer, step, inputs[:1], path, owner)
+
+
+def _sized(inputs, shapes):
+    """The model's inputs with sizes where they are open."""
+    fits = len(shapes) == len(inputs) and all(
+        len(shape) + 1 == len(value.shape)
+        and all(a in (None, b) for a, b in zip(value.shape[1:], shape))
+        for value, shape in zip(inputs, shapes)
+    )
+    if not fits:
+        raise ValueError(
+            "The shapes of the inputs do not fit the model. Expected, without "
+            f"the batch axis: {[value.shape[1:] for value in inputs]}, where "
+            f"`None` can be any size. Received: {list(map(tuple, shapes))}"
+        )
+    return [
+        dataclasses.replace(value, shape=(value.shape[0], *shape))
+        for value, shape in zip(inputs, shapes)
+    ]
 
 
 def _one_step(tensor):
@@ -252,7 +306,7 @@ def _call_at(node, inputs):
     outputs = [
         t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)
     ]
-    return Call(args, kwargs, outputs)
+    return Call(args, kwargs, outputs, call.masks)
 
 
 def is_graph_model(operation):

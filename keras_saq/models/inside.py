@@ -4,7 +4,7 @@ And which of them makes the tensor that another one reads: the composite
 remembers it, since nothing is traced again when it is loaded from a file.
 """
 
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 from keras_saq.layers.hidden import Hidden
 from keras_saq.layers.hidden import places
 
@@ -60,6 +60,6 @@ class Inside:
             config = self._plan.config_of(site.operation)
             if config is not None and (config.outputs or config.weights):
                 return self._places.get(id(site.operation))
-            if not kinds.is_transparent(site.operation):
+            if not roles.keeps_grid(site.operation):
                 return None
             value = site.inputs[0]

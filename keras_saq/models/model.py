@@ -5,9 +5,14 @@ import functools
 
 import keras
 
+from keras_saq.layers.quantized import Quantized
+from keras_saq.layers.saving import Saveable
+from keras_saq.layers.saving import refuse_legacy_format
+from keras_saq.layers.saving import renamed
 from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.recovery import recovery
+from keras_saq.policy import layer_paths
 
 # Filled by rooms above: formats beyond those of `keras.Model.export`, and the
 # table of bits and bytes that `summary` prints.
@@ -56,6 +61,12 @@ class Trainable:
         require_calibrated(self, "predict")
         return super().predict(*args, **kwargs)
 
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save`; quantized layers go into `.keras` files."""
+        if any(isinstance(a, Quantized) for a in self._flatten_layers()):
+            refuse_legacy_format(self.name, filepath)
+        return super().save(filepath, *args, **kwargs)
+
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """`keras.Model.export`; `format="litert"` writes integers.
 
@@ -76,7 +87,7 @@ def _xla_is_slower():
     return not any(d.device_type in ("GPU", "TPU") for d in devices)
 
 
-class QuantizedModel(Trainable):
+class QuantizedModel(Saveable, Trainable):
     """Mixin that turns a model class into its quantized look-alike.
 
     A quantized Functional is still a Functional, a Sequential a Sequential.
@@ -91,12 +102,18 @@ class QuantizedModel(Trainable):
     def from_config(cls, config, custom_objects=None):
         model = as_quantized_model(
             keras.saving.deserialize_keras_object(
-                config["model"], custom_objects=custom_objects
+                renamed(config["model"], config.get("name")),
+                custom_objects=custom_objects,
             )
         )
         model.float_layers = [
             FloatLayer(**row) for row in config.get("float_layers", ())
         ]
+        # Keras tells the layers in a frozen model, and forgets the model.
+        frozen = set(config.get("frozen", ()))
+        for path, part in [("", model), *layer_paths(model)]:
+            if path in frozen:
+                part._trainable = False
         return model
 
     @property
@@ -114,6 +131,7 @@ class QuantizedModel(Trainable):
         SUMMARIES["quantization"](self, print_fn=print_fn)
 
     def get_config(self):
+        refuse_legacy_format(self.name)
         look_alike = type(self)
         self.__class__ = look_alike._float_class
         try:
@@ -124,7 +142,17 @@ class QuantizedModel(Trainable):
         model.pop("compile_config", None)
         model.pop("build_config", None)
         rows = [dataclasses.asdict(row) for row in self.float_layers]
-        return {"model": model, "float_layers": rows}
+        frozen = [
+            path
+            for path, part in [("", self), *layer_paths(self)]
+            if isinstance(part, keras.Model) and not part.trainable
+        ]
+        return {
+            "name": self.name,
+            "model": model,
+            "float_layers": rows,
+            "frozen": frozen,
+        }
 
 
 @functools.cache

@@ -8,12 +8,12 @@ tensor that a layer wants with fewer bits than another consumer does.
 
 import keras
 
-from keras_saq.layers import kinds
+from keras_saq.layers import resolve
+from keras_saq.layers import roles
 from keras_saq.layers.attention import can_unfuse
-from keras_saq.layers.separable import is_separable
-from keras_saq.layers.weights import has_integer_bias
-from keras_saq.layers.weights import is_weighted
-from keras_saq.layers.weights import weight_axes
+from keras_saq.layers.roles import has_integer_bias
+from keras_saq.layers.roles import is_weighted
+from keras_saq.layers.roles import weight_axes
 from keras_saq.models.bits import BitsTable
 from keras_saq.models.dataflow import Dataflow
 from keras_saq.models.graph import Graph
@@ -21,7 +21,6 @@ from keras_saq.models.model import FloatLayer
 from keras_saq.policy import QuantizeConfig
 from keras_saq.policy import layer_paths
 from keras_saq.policy import make_quantizer
-from keras_saq.policy import resolve
 from keras_saq.quantizers import check_role
 
 NO_RULE = "no rule of the policy matches its path and type"
@@ -118,14 +117,12 @@ class Plan:
             reason = KEEP_FLOAT
         elif site.closed is not None:
             reason = f"{CLOSED}: {site.closed}"
-        elif isinstance(
-            operation, (keras.layers.ReLU, keras.layers.Activation)
-        ):
-            reason = UNKNOWN_ACTIVATION
-        elif isinstance(operation, keras.layers.Layer):
-            reason = UNKNOWN_LAYER
-        else:
+        elif not isinstance(operation, keras.layers.Layer):
             reason = FLOAT_OPERATION
+        elif roles.family(operation) in ("relu", "function"):
+            reason = UNKNOWN_ACTIVATION
+        else:
+            reason = UNKNOWN_LAYER
         self._keep_float(site.path, operation, reason)
 
     def _weight_quantizers(self, layer, bits):
@@ -172,18 +169,18 @@ class Plan:
         if has_integer_bias(layer) and flow.is_integer(site):
             # With a batch norm behind, the bias is rounded there.
             config.bias_grid = not any(
-                kinds.is_batch_norm(reader.operation)
+                roles.is_batch_norm(reader.operation)
                 and flow.is_fused_onward(site.outputs[0])
                 for reader in self.graph.consumers(site.outputs[0])
             )
-        elif kinds.is_batch_norm(layer):
+        elif roles.is_batch_norm(layer):
             called_once = len(self.graph.sites_of(layer)) == 1
             config.bias_grid = called_once and not getattr(
                 layer, "renorm", False
             )
         if not flow.can_hold(site):
             return
-        if is_separable(layer) and flow.is_integer(site):
+        if roles.is_separable(layer) and flow.is_integer(site):
             if config.inner is None:
                 config.inner = self._tensor_quantizer(
                     bits.activations, None, "inner_quantizer", bits
@@ -224,8 +221,10 @@ class Plan:
             return False
         if not all(value.is_real for value in site.inputs):
             return False
-        if kinds.is_concatenate(layer):
+        if roles.is_concatenate(layer):
             return False  # its output quantizer serves each of its inputs
+        if roles.keeps_grid(layer) and not flow.is_wanted_as_integers(site):
+            return False  # float goes in and float comes out
         calls = self.graph.sites_of(layer)
         values = [value for call in calls for value in call.inputs]
         if not all(map(flow.is_on_a_grid, values)):
@@ -244,12 +243,12 @@ class Plan:
         The softmax itself is computed in float; the product before it is an
         integer kernel, whose result needs a scale.
         """
-        if not kinds.is_softmax(site.operation):
+        if not roles.is_softmax(site.operation):
             return False
         producer = site.inputs[0].producer
         return (
             producer is not None
-            and kinds.is_product(producer.operation)
+            and roles.is_product(producer.operation)
             and self._flow.is_integer(producer)
             and not self._flow.can_hold(producer)
         )
@@ -257,7 +256,7 @@ class Plan:
     def _input_bits(self, site, bits):
         if bits is not None:
             return bits.activations
-        if kinds.is_transparent(site.operation):
+        if roles.keeps_grid(site.operation):
             return self._flow.value_bits(site.outputs[0])
         return self._policy.stream_bits
 
@@ -330,7 +329,5 @@ def _ids(layer):
 
 def _reads_a_tensor(layer):
     """Whether its first input is made of real numbers, in one piece."""
-    cells = (keras.layers.LSTMCell, keras.layers.GRUCell)
-    return not isinstance(
-        layer, (keras.layers.Embedding, keras.layers.SimpleRNNCell, *cells)
-    )
+    is_cell = roles.family(layer) == "recurrent_cell"
+    return not (is_cell or roles.is_lookup(layer))

@@ -5,7 +5,6 @@ from keras_saq.policy.diff import PolicyDiff
 from keras_saq.policy.paths import layer_paths
 from keras_saq.policy.policy import QuantizePolicy
 from keras_saq.policy.policy import get
-from keras_saq.policy.resolve import resolve
 from keras_saq.policy.rule import Rule
 from keras_saq.policy.specs import make_quantizer
 
@@ -17,5 +16,4 @@ __all__ = [
     "get",
     "layer_paths",
     "make_quantizer",
-    "resolve",
 ]

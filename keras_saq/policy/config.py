@@ -11,6 +11,14 @@ from keras_saq.policy.foreign import fresh
 _TENSORS = ("inputs", "outputs", "logits", "inner")
 _FIELDS = ("weights", *_TENSORS, "bias_grid")
 
+METHODS = (
+    "get_weights_and_quantizers",
+    "get_activations_and_quantizers",
+    "set_quantize_weights",
+    "set_quantize_activations",
+    "get_output_quantizers",
+)
+
 
 @keras.saving.register_keras_serializable("keras_saq")
 class QuantizeConfig:
@@ -37,13 +45,13 @@ class QuantizeConfig:
     ...
     ...     def get_config(self):
     ...         return {}
-    >>> from keras_saq.policy import resolve
+    >>> from keras_saq.layers import resolve
     >>> layer = keras.layers.Dense(3)
     >>> layer.build((None, 2))
     >>> resolve(KernelOnly(), layer).weights["kernel"].num_bits
     4
 
-    `keras_saq.policy.resolve` turns both into fields. The two `set_` methods
+    `keras_saq.layers.resolve` turns both into fields. The two `set_` methods
     are there for callers that know TFMOT's protocol; this library overlays
     the values while `call` runs and never sets a layer's attributes.
 
@@ -207,3 +215,10 @@ def _set_attribute(layer, name, value):
     if isinstance(descriptor, property) and descriptor.fset is None:
         attribute = f"_{attribute}"  # Keras keeps `kernel` in `_kernel`
     setattr(layer, attribute, value)
+
+
+def is_config(x):
+    """Whether an object has the methods of a `QuantizeConfig`."""
+    return not isinstance(x, type) and all(
+        callable(getattr(x, name, None)) for name in METHODS
+    )

@@ -11,6 +11,8 @@ from keras_saq.policy import specs
 from keras_saq.policy.paths import layer_paths
 from keras_saq.policy.rule import Rule
 from keras_saq.quantizers import check_bits
+from keras_saq.untrusted import MISFITS
+from keras_saq.whole_file import replaced
 
 SCHEMES = ("litert", "paper")
 # The preset strings: bits of the weights, bits of the activations.
@@ -220,23 +222,25 @@ class QuantizePolicy:
         fields = schema.loads(text)
         try:
             return cls(**fields)
-        except (TypeError, ValueError) as error:
+        except MISFITS as error:
             raise schema.not_a_policy(error) from error
 
     def save(self, path):
         """Writes the policy as JSON."""
-        pathlib.Path(path).write_text(self.to_json(), encoding="utf-8")
+        text = self.to_json()
+        with replaced(path) as file:
+            file.write(text.encode())
 
     @classmethod
     def load(cls, path):
         """Reads a policy that `save` wrote."""
         try:
-            text = pathlib.Path(path).read_text(encoding="utf-8")
+            content = pathlib.Path(path).read_bytes()
         except OSError as error:
             raise ValueError(
                 f"The policy file cannot be read: {error}"
             ) from error
-        return cls.from_json(text)
+        return cls.from_json(content)
 
 
 def get(policy):

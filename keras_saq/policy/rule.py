@@ -2,13 +2,14 @@
 
 import collections.abc
 import dataclasses
-import re
 
 import keras
 
 from keras_saq.policy import specs
-from keras_saq.policy.resolve import METHODS
-from keras_saq.policy.resolve import is_config
+from keras_saq.policy.config import METHODS
+from keras_saq.policy.config import is_config
+from keras_saq.policy.patterns import check_pattern
+from keras_saq.policy.patterns import full_match
 from keras_saq.quantizers import check_bits
 
 
@@ -26,7 +27,8 @@ class Rule:
             `None`: only the weights are quantized.
         path: regular expression, matched against the *whole* layer path, as
             `re.fullmatch` does: `"head"` means the layer `head`, `"head/.*"`
-            all that is in it, `".*/query"` every `query` at any depth.
+            all that is in it, `".*/query"` every `query` at any depth. The
+            time it takes is bounded: see `keras_saq.policy.patterns`.
         layer_type: name of the layer's class or of one that it is derived
             from, or such a class; `None` for every layer. A class that is
             registered with Keras can be told from others of the same name by
@@ -83,11 +85,11 @@ class Rule:
 
     def _check_selection(self):
         try:
-            re.compile(self.path)
-        except (re.error, TypeError) as error:
+            check_pattern(self.path)
+        except ValueError as error:
             raise ValueError(
                 "`path` of a rule must be a regular expression. "
-                f"Received: path={self.path!r} ({error})"
+                f"Received: path={_shortened(self.path)} ({error})"
             ) from None
         if isinstance(self.layer_type, type):
             name = keras.saving.get_registered_name(self.layer_type)
@@ -145,7 +147,7 @@ class Rule:
         """
         if self.layer_type is not None and not self._is_of_type(layer):
             return False
-        if re.fullmatch(self.path, path) is None:
+        if not full_match(self.path, path):
             return False
         if self.predicate is None:
             return True
@@ -186,6 +188,11 @@ def changed_fields(rule):
         for field in dataclasses.fields(rule)
         if getattr(rule, field.name) != field.default
     }
+
+
+def _shortened(value):
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _listed(fields):

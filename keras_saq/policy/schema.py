@@ -15,6 +15,7 @@ import keras
 
 from keras_saq.policy.rule import Rule
 from keras_saq.policy.rule import changed_fields
+from keras_saq.untrusted import parse_json
 
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)
@@ -31,7 +32,7 @@ def dumps(fields):
 def loads(text):
     """The fields of a policy, from JSON text of any readable version."""
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         version = data.pop("schema_version")
         if version not in _READABLE:
             raise ValueError(
@@ -44,14 +45,17 @@ def loads(text):
                 raise ValueError(f"a rule has no {sorted(missing)}")
         data["rules"] = tuple(_rule_from_data(rule) for rule in data["rules"])
         return data
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a class that is named there raises
         raise not_a_policy(error) from error
 
 
 def not_a_policy(error):
     """The error about text that is no policy."""
+    what = str(error)
+    if not isinstance(error, ValueError):
+        what = f"{type(error).__name__}: {error}"
     return ValueError(
-        f"This is not a policy of keras_saq: {error}. Expected JSON as "
+        f"This is not a policy of keras_saq: {what}. Expected JSON as "
         "written by `QuantizePolicy.save`."
     )
 

@@ -7,6 +7,7 @@ from keras import ops
 from keras_saq.quantizers.calibration import is_calibrating
 from keras_saq.quantizers.granularity import Granularity
 from keras_saq.quantizers.initial_scale import check_finite
+from keras_saq.quantizers.pass_through import is_passing_through
 from keras_saq.quantizers.silence import find_silent
 from keras_saq.quantizers.silence import stand_in
 
@@ -121,6 +122,8 @@ class Quantizer(keras.layers.Layer):
     ):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
+        # The mask of a tensor is that of its rounded values.
+        self.supports_masking = True
         self.granularity = Granularity(channel_axes, group_size)
         self._num_bits = check_bits(num_bits)
         self.signed = signed if signed is None else bool(signed)
@@ -279,6 +282,10 @@ class Quantizer(keras.layers.Layer):
             self.signed = state == _SIGNED
 
     def call(self, x, training=None):
+        if is_passing_through():
+            return x
+        # What is frozen learns nothing, and its noise is off.
+        training = training and self.trainable
         if is_calibrating() and not self.calibrated:
             self.initialize(x)
         y = self.granularity.split(x)

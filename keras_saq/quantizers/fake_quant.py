@@ -20,8 +20,10 @@ logarithm moves the bound by a rounding error. Bounds are therefore compared
 with a tolerance: what is on one gets its gradient.
 """
 
+import contextlib
 import functools
 import math
+import threading
 
 import keras
 import numpy as np
@@ -34,6 +36,23 @@ ON_BOUND = 1.0 + 2.0**-18
 # Backends compute powers through logarithms, and miss some by a bit.
 _EXPONENTS = np.arange(-100, 101)
 _POWERS_OF_TWO = np.ldexp(np.float32(1.0), _EXPONENTS).astype("float32")
+
+
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def composed_kernels():
+    """Inside, no fused kernel is used: only divisions, rounding, products.
+
+    For converters to which a fused kernel is a sign that says: integers here.
+    """
+    previous = getattr(_state, "composed", False)
+    _state.composed = True
+    try:
+        yield
+    finally:
+        _state.composed = previous
 
 
 def fake_quantize(x, scale, qmin, qmax, step=1):
@@ -65,6 +84,7 @@ def fake_quantize(x, scale, qmin, qmax, step=1):
 
         x, scale = kernels.read(x), kernels.read(scale)
         supported = step == 1 and kernels.supports(qmin, qmax)
+        supported = supported and not getattr(_state, "composed", False)
         if supported and len(scale.shape) == 0:
             return kernels.fake_quantize_per_tensor(x, scale, qmin, qmax)
     return _with_gradient(qmin, qmax, step)(x, scale)

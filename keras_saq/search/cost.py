@@ -13,26 +13,24 @@ counts as 8 bits whether or not it is quantized.
 import dataclasses
 import math
 
-from keras import layers
 from keras import ops
 
 from keras_saq.layers import Quantized
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 from keras_saq.layers.hidden import float_class
+from keras_saq.layers.roles import is_weighted
+from keras_saq.layers.roles import weight
+from keras_saq.layers.roles import weight_axes
 from keras_saq.layers.storage import FLOAT_BITS
 from keras_saq.layers.storage import stored_bytes
-from keras_saq.layers.weights import is_weighted
-from keras_saq.layers.weights import weight
-from keras_saq.layers.weights import weight_axes
 from keras_saq.models.graph import Graph
 from keras_saq.policy import layer_paths
 
 INPUT_BITS = 8
-_TRANSPOSED = (
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
-)
+# Families whose multiplications are counted in a way of their own.
+_CONVOLUTIONS = ("conv", "conv_3d")
+_RECURRENT = ("conv_lstm", "gru", "lstm", "rnn", "simple_rnn")
+_TRANSPOSED = ("transposed", "transposed_3d")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +61,14 @@ class LayerCost:
     zero_share: float
 
 
-def layer_costs(model):
+def layer_costs(model, count_operations=True):
     """A `LayerCost` for each call of a layer with weights.
 
     Args:
         model: a Keras model of any kind, quantized or not, with a static
             input size.
+        count_operations: whether to count multiplications, for which sizes
+            have to be known; without, all of them are 0.
 
     Returns:
         List in the order of the graph. Layers that are called where the
@@ -88,7 +88,7 @@ def layer_costs(model):
     for site in Graph(model).sites:
         layer = site.operation
         if is_weighted(layer):
-            macs = macs_of(site)
+            macs = macs_of(site) if count_operations else 0
             costs.append(_cost(layer, site.path, site, macs, layer in seen))
             seen.update(layer._flatten_layers())
     for path, layer in layer_paths(model):
@@ -167,7 +167,7 @@ def _input_bits(site):
         maker = value.producer.operation
         if isinstance(maker, Quantized) and maker.output_quantizer:
             return maker.output_quantizer.num_bits
-        if not kinds.is_transparent(maker):
+        if not roles.keeps_grid(maker):
             return FLOAT_BITS
         if isinstance(maker, Quantized) and maker.input_quantizer:
             return maker.input_quantizer.num_bits
@@ -178,15 +178,16 @@ def _input_bits(site):
 def macs_of(site):
     """Multiplications of a site: weights, times positions that use them."""
     layer = site.operation
-    if isinstance(layer, layers.Embedding) or not weight_axes(layer):
+    family = roles.family(layer)
+    if roles.is_lookup(layer) or not weight_axes(layer):
         return 0
     output, source = site.outputs[0].shape, site.inputs[0].shape
-    if isinstance(layer, layers.RNN):
+    if family in _RECURRENT:
         return _num_weights(layer) * _recurrent_positions(site)
-    if isinstance(layer, _TRANSPOSED):
+    if family in _TRANSPOSED:
         kernel = layer.kernel.shape
         return math.prod(kernel) * _size(site, source) // kernel[-1]
-    if isinstance(layer, layers.Conv1D | layers.Conv2D | layers.Conv3D):
+    if family in _CONVOLUTIONS:
         # (grouped convolutions have fewer weights, not fewer positions)
         return math.prod(layer.kernel.shape) * (
             _size(site, output) // layer.filters
@@ -213,7 +214,7 @@ def _recurrent_positions(site):
     """Time steps, times pixels where the cell is a convolution."""
     shape = site.inputs[0].shape
     steps = _size(site, shape[:2])
-    if site.operation.__class__.__name__.startswith(("Conv", "QuantizedConv")):
+    if roles.family(site.operation) == "conv_lstm":
         output = site.outputs[0].shape
         rank = len(shape) - 3
         steps *= math.prod(output[-1 - rank : -1])

@@ -15,11 +15,11 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
+from keras_saq.layers.roles import weight
+from keras_saq.layers.roles import weight_axes
 from keras_saq.layers.storage import FLOAT_BITS
 from keras_saq.layers.storage import stored_bytes
-from keras_saq.layers.weights import weight
-from keras_saq.layers.weights import weight_axes
 from keras_saq.search.file_size import file_overhead
 from keras_saq.search.reads import read_quantizer
 
@@ -244,9 +244,9 @@ def _in_place(graph, value):
         return False
     operation = readers[0].operation
     return (
-        kinds.is_batch_norm(operation)
-        or kinds.is_relu(operation)
-        or kinds.is_transparent(operation)
+        roles.is_batch_norm(operation)
+        or roles.is_relu(operation)
+        or roles.keeps_grid(operation)
     )
 
 
@@ -270,7 +270,7 @@ def _reading_group(space, value):
 def _readers(graph, value):
     """The sites that read a value, beyond those that only move it."""
     for site in graph.consumers(value):
-        if kinds.is_transparent(site.operation):
+        if roles.keeps_grid(site.operation):
             for output in site.outputs:
                 yield from _readers(graph, output)
         else:

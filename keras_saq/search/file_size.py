@@ -7,10 +7,10 @@ file, whichever is more. It does not depend on the bits.
 
 import math
 
-from keras_saq.layers import kinds
-from keras_saq.layers.weights import is_weighted
-from keras_saq.layers.weights import weight
-from keras_saq.layers.weights import weight_axes
+from keras_saq.layers import roles
+from keras_saq.layers.roles import is_weighted
+from keras_saq.layers.roles import weight
+from keras_saq.layers.roles import weight_axes
 
 # The scale of a channel's bias.
 _PER_CHANNEL = 4
@@ -30,6 +30,6 @@ def file_overhead(space):
                 shape = tuple(weight(operation, name).shape)
                 channels = math.prod(shape[axis] for axis in axes)
                 size += _PER_CHANNEL * channels
-        elif not (kinds.is_batch_norm(operation) or kinds.is_relu(operation)):
+        elif not (roles.is_batch_norm(operation) or roles.is_relu(operation)):
             size += _PER_OPERATOR
     return size

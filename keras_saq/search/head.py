@@ -2,13 +2,15 @@
 
 import keras
 
+from keras_saq.layers import roles
 from keras_saq.models.bits import next_to_outputs
 from keras_saq.models.copy import GraphCopy
 from keras_saq.models.copy import copy_variables
 from keras_saq.models.graph import Graph
 from keras_saq.models.graph import is_plain_graph_model
 
-_SIZES = {keras.layers.Dense: "units", keras.layers.Conv2D: "filters"}
+# The attribute that says how many outputs there are.
+_SIZES = {"dense": "units", "conv": "filters"}
 
 
 def last_layer(model):
@@ -24,12 +26,7 @@ def is_normalized(model):
     if len(graph.outputs) != 1 or graph.outputs[0].producer is None:
         return False
     layer = graph.outputs[0].producer.operation
-    activation = getattr(layer, "activation", None)
-    return (
-        isinstance(layer, keras.layers.Softmax)
-        or activation is keras.activations.softmax
-        or type(layer).__name__ == "Softmax"
-    )
+    return roles.function_name(layer) == "softmax"
 
 
 def with_classes(model, num_classes):
@@ -50,15 +47,15 @@ def with_classes(model, num_classes):
         ValueError: if the last layer cannot be replaced.
     """
     head = last_layer(model)
-    size = next((s for c, s in _SIZES.items() if isinstance(head, c)), None)
+    size = _SIZES.get(roles.family(head))
     if size is None or not is_plain_graph_model(model):
         raise ValueError(
             f"The proxy has {num_classes} classes and the model "
             f"'{model.name}' has others. A temporary head can be put on "
-            "Functional and Sequential models that end in a Dense or Conv2D "
-            f"layer. Received: {type(model).__name__}, whose last layer with "
-            f"weights is '{head.name}' of type {type(head).__name__}. Pass a "
-            "copy of the model with a head for the proxy's classes as "
+            "Functional and Sequential models that end in a Dense layer or a "
+            f"convolution. Received: {type(model).__name__}, whose last layer "
+            f"with weights is '{head.name}' of type {type(head).__name__}. "
+            "Pass a copy of the model with a head for the proxy's classes as "
             "`proxy_model=`; its layers must have the paths of the model's."
         )
     copy = _WithHead(head, {size: num_classes})

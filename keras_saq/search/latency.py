@@ -20,11 +20,15 @@ import warnings
 import keras
 import numpy as np
 
+from keras_saq.layers import roles
 from keras_saq.layers.storage import storage_bits
 from keras_saq.models import quantize_model
 from keras_saq.models.model import EXPORTERS
 from keras_saq.policy import QuantizePolicy
 from keras_saq.search.space import SearchSpace
+from keras_saq.untrusted import MISFITS
+from keras_saq.untrusted import parse_json
+from keras_saq.whole_file import replaced
 
 _WARM_UP = 5
 # What a kernel's time depends on, beside the shapes.
@@ -103,13 +107,13 @@ class LatencyTable:
     def from_json(cls, text):
         """The table that `to_json` wrote."""
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             fields["seconds_by_layer"] = {
                 key: {int(bits): float(s) for bits, s in entry.items()}
                 for key, entry in fields["seconds_by_layer"].items()
             }
             return cls(**fields)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except MISFITS as error:
             raise ValueError(
                 f"This is not a latency table of keras_saq: {error!r}. "
                 "Expected JSON as written by `LatencyTable.save`."
@@ -117,12 +121,19 @@ class LatencyTable:
 
     def save(self, path):
         """Writes the table as JSON."""
-        pathlib.Path(path).write_text(self.to_json(), encoding="utf-8")
+        with replaced(path) as file:
+            file.write(self.to_json().encode())
 
     @classmethod
     def load(cls, path):
         """Reads a table that `save` wrote."""
-        return cls.from_json(pathlib.Path(path).read_text(encoding="utf-8"))
+        try:
+            content = pathlib.Path(path).read_bytes()
+        except OSError as error:
+            raise ValueError(
+                f"The latency table cannot be read: {error}"
+            ) from error
+        return cls.from_json(content)
 
 
 def as_table(table):
@@ -205,7 +216,7 @@ def _single_layer_file(layer, site, bits):
     """Bytes of an integer file of one layer; `None` if there is none."""
     value = site.inputs[0]
     config = layer.get_config()
-    if "activation" in config and not isinstance(layer, keras.layers.RNN):
+    if roles.activation_is_last(layer):
         config["activation"] = "linear"
     inputs = keras.Input(value.shape[1:], dtype=value.dtype)
     single = keras.Model(inputs, type(layer).from_config(config)(inputs))

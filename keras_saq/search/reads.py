@@ -1,8 +1,8 @@
 """What the layers of a graph read, and which of them belong together."""
 
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
+from keras_saq.layers.roles import is_weighted
 from keras_saq.layers.storage import FLOAT_BITS
-from keras_saq.layers.weights import is_weighted
 from keras_saq.policy import layer_paths
 from keras_saq.search.cost import INPUT_BITS
 from keras_saq.search.ties import Ties
@@ -29,7 +29,7 @@ def read_quantizer(plan, site, own=True):
         config = plan.config_of(maker)
         if config is not None and config.outputs is not None:
             return config.outputs
-        if not kinds.is_transparent(maker):
+        if not roles.keeps_grid(maker):
             return FLOAT_BITS
         if config is not None and config.inputs is not None:
             return config.inputs
@@ -63,7 +63,7 @@ def added_together(graph):
         if is_weighted(site.operation):
             ties.add(id(site.operation), ())
     for site in graph.sites:
-        if kinds.is_add(site.operation):
+        if roles.is_add(site.operation):
             makers = [m for value in site.inputs for m in _makers(value)]
             ties.join([id(maker) for maker in makers])
     return [members for members in ties.sets() if len(members) > 1]

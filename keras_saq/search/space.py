@@ -8,15 +8,15 @@ in the quantized model; so are calls of a shared layer, and what `ties` ties.
 import dataclasses
 import re
 
-from keras import layers
-
+from keras_saq.layers.roles import family
+from keras_saq.layers.roles import is_weighted
 from keras_saq.layers.storage import FLOAT_BITS
-from keras_saq.layers.weights import is_weighted
 from keras_saq.models.bits import next_to_inputs
 from keras_saq.models.bits import next_to_outputs
 from keras_saq.models.plan import Plan
 from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
+from keras_saq.policy.patterns import full_match
 from keras_saq.search.candidates import Candidates
 from keras_saq.search.candidates import as_candidates
 from keras_saq.search.cost import macs_of
@@ -29,7 +29,7 @@ from keras_saq.search.ties import Ties
 TARGETS = ("litert", "paper")
 REST = Rule(weight_bits=8, activation_bits=8)
 # The kernel limits of a target.
-_INT8_ONLY = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_INT8_ONLY = ("depthwise",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +223,7 @@ class SearchSpace:
         return None
 
     def _is_limited(self, layer):
-        return self.target == "litert" and isinstance(layer, _INT8_ONLY)
+        return self.target == "litert" and family(layer) in _INT8_ONLY
 
     def _make_groups(self):
         ties = Ties()
@@ -309,7 +309,7 @@ class SearchSpace:
                     {
                         key
                         for key, path in self._paths.items()
-                        if re.fullmatch(expression, path)
+                        if full_match(expression, path)
                     }
                 ]
             for layer_ids in sets:

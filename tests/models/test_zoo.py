@@ -14,8 +14,8 @@ import pytest
 
 import keras_saq
 from keras_saq.layers import Quantized
-from keras_saq.layers import kinds
-from keras_saq.layers.weights import is_weighted
+from keras_saq.layers import roles
+from keras_saq.layers.roles import is_weighted
 from keras_saq.models.graph import Graph
 from keras_saq.models.plan import UNKNOWN_ACTIVATION
 from keras_saq.policy import layer_paths
@@ -165,17 +165,17 @@ def assert_no_float_island(q, allowed):
         assert own is None or None in behind, site.path
         reads = (
             is_weighted(operation)
-            or kinds.is_add(operation)
-            or kinds.is_average(operation)
-            or kinds.is_elementwise(operation)
-            and not kinds.is_relu(operation)
+            or roles.is_integer(operation)
+            and not roles.keeps_grid(operation)
+            and roles.family(operation)
+            not in ("batch_norm", "relu", "concatenate")
         )
         if reads and site.path not in floats:
             assert own is not None or None not in behind, site.path
         output = getattr(operation, "output_quantizer", None)
-        if kinds.is_concatenate(operation):
+        if roles.is_concatenate(operation):
             assert output is not None, site.path
-        if kinds.is_relu(operation) and output is not None:
+        if roles.is_relu(operation) and output is not None:
             assert output.signed is False, site.path
 
 
@@ -186,7 +186,7 @@ def quantizer_behind(value):
         output = getattr(operation, "output_quantizer", None)
         if output is not None:
             return output
-        if not kinds.is_transparent(operation):
+        if not roles.keeps_grid(operation):
             return None
         own = getattr(operation, "input_quantizer", None)
         if own is not None:

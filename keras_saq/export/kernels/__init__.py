@@ -7,6 +7,7 @@ computes: `KERNELS` maps the names that an `Op` uses to `Kernel`s.
 from keras_saq.export.kernels import conversions
 from keras_saq.export.kernels import dynamic
 from keras_saq.export.kernels import elementwise
+from keras_saq.export.kernels import fragments
 from keras_saq.export.kernels import functions
 from keras_saq.export.kernels import moves
 from keras_saq.export.kernels import pooling
@@ -18,6 +19,7 @@ KERNELS = {
     **conversions.KERNELS,
     **dynamic.KERNELS,
     **elementwise.KERNELS,
+    **fragments.KERNELS,
     **functions.KERNELS,
     **moves.KERNELS,
     **pooling.KERNELS,

@@ -12,6 +12,15 @@ def _no_options(op, schema):
     return None
 
 
+def _never(op):
+    return False
+
+
+def always(op):
+    """For `Kernel.has_sizes`."""
+    return True
+
+
 def _no_constants(op):
     return {}
 
@@ -30,6 +39,11 @@ class Kernel:
             operator's options object, or `None`.
         constants: function of an `Op` that returns a dict of int32 arrays,
             the operator's last inputs.
+        has_sizes: function of an `Op` that says whether the file has the
+            size of what it reads or makes, and does not follow a resized
+            input.
+        write: function of the file's writer and an `Op` for what is more than
+            one operator; `None` for what is one.
         is_exact: whether `run` gives a float kernel's result to the last bit.
             That is so where IEEE 754 fixes it: one rounding per element, no
             sums, no transcendental functions. Integer kernels all are exact.
@@ -40,6 +54,8 @@ class Kernel:
     run: collections.abc.Callable
     options: collections.abc.Callable = _no_options
     constants: collections.abc.Callable = _no_constants
+    has_sizes: collections.abc.Callable = _never
+    write: collections.abc.Callable | None = None
     is_exact: bool = True
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_saq.export.kernels.kernel import Kernel
+from keras_saq.export.kernels.kernel import always
 from keras_saq.export.kernels.kernel import make_options
 
 
@@ -76,6 +77,12 @@ def _space_to_depth_options(op, schema):
     return options
 
 
+def _squeeze_options(op, schema):
+    options = schema.SqueezeOptionsT()
+    options.squeezeDims = np.array([op.options["axis"]], np.int32)
+    return options
+
+
 def _lookup(op, indices, table):
     """Rows of codes times the scale of each, in float32."""
     (_, table_of) = op.inputs
@@ -89,9 +96,18 @@ KERNELS = {
     "concatenate": Kernel(
         "CONCATENATION", 2, _concatenate, _concatenation_options
     ),
+    "expand_dims": Kernel(
+        "EXPAND_DIMS",
+        1,
+        lambda op, x: np.expand_dims(x, op.options["axis"]),
+        make_options("ExpandDims"),
+        lambda op: {"axis": np.array(op.options["axis"], np.int32)},
+    ),
     "lookup": Kernel("EMBEDDING_LOOKUP", 3, _lookup),
     "pad": Kernel("PAD", 2, _pad, constants=_paddings),
-    "reshape": Kernel("RESHAPE", 1, _reshape, constants=_new_shape),
+    "reshape": Kernel(
+        "RESHAPE", 1, _reshape, constants=_new_shape, has_sizes=always
+    ),
     "slice": Kernel(
         "STRIDED_SLICE",
         2,
@@ -99,9 +115,16 @@ KERNELS = {
         # The batch is masked out: all of it.
         make_options("StridedSlice", beginMask=1, endMask=1),
         _slice_window,
+        has_sizes=always,
     ),
     "space_to_depth": Kernel(
         "SPACE_TO_DEPTH", 2, _space_to_depth, _space_to_depth_options
+    ),
+    "squeeze": Kernel(
+        "SQUEEZE",
+        1,
+        lambda op, x: np.squeeze(x, op.options["axis"]),
+        _squeeze_options,
     ),
     "transpose": Kernel(
         "TRANSPOSE",

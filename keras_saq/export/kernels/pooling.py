@@ -23,7 +23,7 @@ def _mean(op, x):
     (source,) = op.inputs
     axes, keep_dims = _axes(op), op.options["keep_dims"]
     total = x.astype(np.int64).sum(axis=axes, keepdims=keep_dims)
-    count = np.float32(np.prod([source.shape[axis - 1] for axis in axes]))
+    count = np.float32(np.prod([x.shape[axis] for axis in axes]))
     ratio = np.float32(source.scale) / np.float32(op.output.scale)
     scale = ratio * (np.float32(1.0) / count)
     bias = (
@@ -49,6 +49,10 @@ def _float_average_pool(op, x):
         op.options["strides"],
         op.options["padding"].upper(),
     ).numpy()
+
+
+def _is_global(op):
+    return tuple(op.options["window"]) == op.inputs[0].shape[:2]
 
 
 def _max_pool(op, x):
@@ -88,5 +92,7 @@ KERNELS = {
     "float_mean": Kernel(
         "MEAN", 1, _float_mean, _mean_options, _mean_axes, is_exact=False
     ),
-    "max_pool": Kernel("MAX_POOL_2D", 2, _max_pool, _pool_options),
+    "max_pool": Kernel(
+        "MAX_POOL_2D", 2, _max_pool, _pool_options, has_sizes=_is_global
+    ),
 }

@@ -9,12 +9,13 @@ sure (`keras_saq.export.lowering.ties`).
 
 import keras
 import numpy as np
-from keras import layers
 
 from keras_saq.export.pending import Pending
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 
-_functions = keras.activations
+UNKNOWN = "no kernel is known for it, in integers or in float"
+# Of `keras.activations.leaky_relu`.
+_SLOPE = 0.2
 # Its exponential is zero beside any other score.
 _FAR_BELOW = -1e9
 
@@ -79,7 +80,7 @@ _BUILDERS = {
     "gelu": _simple("gelu"),
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": _simple("hard_swish"),
-    "leaky_relu": leaky_relu(0.2),
+    "leaky_relu": leaky_relu(_SLOPE),
     "relu": _simple("relu"),
     "sigmoid": _simple("sigmoid"),
     "softmax": _simple("softmax"),
@@ -88,35 +89,7 @@ _BUILDERS = {
     "swish": _swish,
     "tanh": _simple("tanh"),
 }
-_OPERATIONS = {
-    "Elu": "elu",
-    "Exp": "exponential",
-    "HardSigmoid": "hard_sigmoid",
-    "HardSilu": "hard_swish",
-    "HardSwish": "hard_swish",
-    "Sigmoid": "sigmoid",
-    "Silu": "swish",
-    "Softmax": "softmax",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-    "Swish": "swish",
-    "Tanh": "tanh",
-}
 _INTEGER = {"elu": "integer_elu", "tanh": "integer_tanh"}
-_NAMES = {
-    _functions.elu: "elu",
-    _functions.exponential: "exponential",
-    _functions.gelu: "gelu",
-    _functions.hard_sigmoid: "hard_sigmoid",
-    _functions.hard_silu: "hard_swish",
-    _functions.leaky_relu: "leaky_relu",
-    _functions.sigmoid: "sigmoid",
-    _functions.silu: "swish",
-    _functions.softmax: "softmax",
-    _functions.softplus: "softplus",
-    _functions.softsign: "softsign",
-    _functions.tanh: "tanh",
-}
 
 
 def find(operation):
@@ -129,50 +102,29 @@ def find(operation):
     Returns:
         `None` if it is not one of these.
     """
-    name = kinds.operation_name(operation)
-    if name:
-        operation = getattr(operation, "operation", operation)
-        if name == "Gelu":
-            return _gelu(operation.approximate)
-        if name == "LeakyRelu":
-            return name, leaky_relu(operation.negative_slope)
-        if name == "Elu" and operation.alpha != 1.0:
-            return None
-        name = _OPERATIONS.get(name)
-    elif isinstance(operation, layers.LeakyReLU):
-        return "leaky_relu", leaky_relu(operation.negative_slope)
-    elif isinstance(operation, layers.ELU):
-        name = "elu" if operation.alpha == 1.0 else None
-    elif isinstance(operation, layers.Softmax):
-        name = "softmax"
-    elif isinstance(operation, layers.ReLU):
-        if operation.threshold or operation.max_value is not None:
-            return None
-        return "leaky_relu", leaky_relu(operation.negative_slope)
-    else:
-        name = _NAMES.get(function_of(operation))
-    if name is None:
+    name = roles.function_name(operation)
+    operation = roles.unwrap(operation)
+    if name == "leaky_relu":
+        slope = getattr(operation, "negative_slope", _SLOPE)
+        return name, leaky_relu(slope)
+    if name == "gelu" and getattr(operation, "approximate", False):
+        return name, _simple("gelu_approximate")
+    if name == "elu" and getattr(operation, "alpha", 1.0) != 1.0:
         return None
-    return name, _BUILDERS[name]
+    return (name, _BUILDERS[name]) if name in _BUILDERS else None
 
 
-def _gelu(approximate):
-    return "gelu", _simple("gelu_approximate" if approximate else "gelu")
-
-
-def function_of(layer):
-    """A layer's activation function, without its quantizer."""
-    function = layer.__dict__.get("_float_activation")
-    return getattr(layer, "activation", None) if function is None else function
+def obstacle(site):
+    """Why a function has no kernel, or `None`."""
+    return UNKNOWN if find(site.operation) is None else None
 
 
 def of_function(function):
     """Builder of a float computation, `None` if there is none."""
-    if function in (None, _functions.linear):
+    name = roles.FUNCTIONS.get(function)
+    if name == "linear":
         return lambda builder, x, path: x
-    if function is _functions.relu:
-        return _BUILDERS["relu"]
-    return _BUILDERS.get(_NAMES.get(function))
+    return _BUILDERS.get(name)
 
 
 def lower(builder, site, source):
@@ -206,8 +158,8 @@ def lower_softmax(builder, site, source):
 
 def lower_function(builder, site, source):
     """The pending result of the function at the end of a layer."""
-    function = function_of(site.operation)
-    name, compute = _NAMES[function], of_function(function)
+    function = roles.function_of(site.operation)
+    name, compute = roles.FUNCTIONS[function], of_function(function)
     return _pending(builder, name, compute, source, site.path)
 
 

@@ -41,7 +41,7 @@ class Builder(OpList):
         """A float kernel; integer inputs are dequantized first."""
         inputs = [self.in_float(t, path) for t in inputs]
         if shape is None:
-            shape = np.broadcast_shapes(*(t.shape for t in inputs))
+            shape = _broadcast([t.shape for t in inputs])
         output = self.tensor(f"{path}/{kind}", shape)
         return self.emit(kind, inputs, output, path, options, **kwargs)
 
@@ -303,6 +303,17 @@ class Builder(OpList):
             options=window_options(),
             made=source.shape,
         )
+
+
+def _broadcast(shapes):
+    """The shape of what is computed element by element; `None` is open."""
+    if not any(None in shape for shape in shapes):
+        return np.broadcast_shapes(*shapes)
+    rank = max(map(len, shapes))
+    shapes = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    return tuple(
+        next((n for n in sizes if n != 1), 1) for sizes in zip(*shapes)
+    )
 
 
 def _rows(pending):

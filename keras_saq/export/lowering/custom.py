@@ -8,7 +8,9 @@ import contextlib
 
 from keras import layers
 
+from keras_saq.layers import roles
 from keras_saq.layers.hidden import as_float
+from keras_saq.layers.hidden import float_class
 from keras_saq.models.descent import Call
 from keras_saq.models.descent import descend
 from keras_saq.models.graph import Site
@@ -17,9 +19,10 @@ from keras_saq.models.graph import Value
 
 def matches(operation):
     """Whether a layer is somebody's own."""
-    is_layer = isinstance(operation, layers.Layer)
-    module = getattr(operation, "_float_class", type(operation)).__module__
-    return is_layer and not module.startswith("keras.src.layers.")
+    if not isinstance(operation, layers.Layer):
+        return False
+    own = float_class(type(roles.unwrap(operation)))
+    return not own.__module__.startswith("keras.src.")
 
 
 def obstacle(why_not):

@@ -5,10 +5,10 @@ from keras import ops
 
 from keras_saq.export.pending import Pending
 from keras_saq.layers import Quantized
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
+from keras_saq.layers.roles import weight
+from keras_saq.layers.roles import weight_axes
 from keras_saq.layers.storage import PACKED_BITS
-from keras_saq.layers.weights import weight
-from keras_saq.layers.weights import weight_axes
 
 
 def output_shape(site):
@@ -42,7 +42,7 @@ def bias_of(layer):
 
 def fused_activation(layer):
     """What the kernel does itself; another function comes behind it."""
-    activation = kinds.activation_of(layer)
+    activation = roles.activation_of(layer)
     return "linear" if activation == "other" else activation
 
 

@@ -8,7 +8,7 @@ from keras import ops
 from keras_saq.export.lowering.dense import dense_of
 from keras_saq.export.lowering.dense import fused_activation
 from keras_saq.export.lowering.dense import kernel_of
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 
 
 def letters_of(equation, rank):
@@ -37,7 +37,7 @@ def obstacle(layer, rank):
         return f"its equation {layer.equation!r} has a kernel per element"
     if any(letter not in kernel + output for letter in source):
         return f"its equation {layer.equation!r} sums over its input"
-    if kinds.activation_of(layer) == "other" and output != _natural(
+    if roles.activation_of(layer) == "other" and output != _natural(
         source, kernel, output
     ):
         return "its activation comes between kernel and transposition"

@@ -8,41 +8,13 @@ are exact too.
 
 import keras
 import numpy as np
-from keras import layers
 from keras import ops
 from keras import tree
 
 from keras_saq.export.pending import Pending
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 
-_KINDS = {
-    "Add": "add",
-    "Average": "average",
-    "Divide": "divide",
-    "Maximum": "maximum",
-    "Minimum": "minimum",
-    "Multiply": "multiply",
-    "Subtract": "subtract",
-    "TrueDivide": "divide",
-}
 _INTEGER = ("add", "subtract", "multiply")
-_LAYERS = (
-    layers.Add,
-    layers.Average,
-    layers.Maximum,
-    layers.Minimum,
-    layers.Multiply,
-    layers.Subtract,
-)
-AFFINE_LAYERS = (layers.Rescaling, layers.Normalization)
-
-
-def kind_of(operation):
-    """`"add"` and so on, `None` for other layers and operations."""
-    for layer_class in _LAYERS:
-        if isinstance(operation, layer_class):
-            return _KINDS[layer_class.__name__]
-    return _KINDS.get(kinds.operation_name(operation))
 
 
 def obstacle(site):
@@ -54,7 +26,7 @@ def obstacle(site):
 
 
 def lower(builder, site, inputs):
-    kind, path = kind_of(site.operation), site.path
+    kind, path = roles.family(site.operation), site.path
     operands = _operands(builder, site, inputs)
     if len(inputs) == 1 and kind in ("multiply", "divide"):
         scaled = _scaled(builder, site, kind, operands)
@@ -68,23 +40,27 @@ def lower(builder, site, inputs):
 
     def build(builder, _):
         result = first
-        repeated = "add" if kind == "average" else kind
+        repeated = "add" if kind == "average_of" else kind
         for other in others:
             result = builder.compute(repeated, [result, other], path)
-        if kind == "average":
+        if kind == "average_of":
             share = np.float32(1.0 / len(operands))
             share = builder.constant(f"{path}/share", share.reshape(1))
             result = builder.compute("multiply", [result, share], path)
         return result
 
     return Pending(
-        "float", operands, _shape(site), path, build=build, what=f"'{kind}'"
+        "float", operands, _shape(site), path, build=build, what=_name(kind)
     )
 
 
 def _what(kind, inputs):
     """A name for the island that it is where an input is float."""
-    return f"'{kind}'" if any(t.is_float for t in inputs) else ""
+    return _name(kind) if any(t.is_float for t in inputs) else ""
+
+
+def _name(kind):
+    return f"'{kind.removesuffix('_of')}'"
 
 
 def _shape(site):
@@ -100,11 +76,19 @@ def _operands(builder, site, inputs):
             operands.append(remaining.pop(0))
         elif argument is not None:
             value = ops.convert_to_numpy(argument).astype(np.float32)
-            value = value.reshape(value.shape or (1,))
-            if value.ndim > 1 and value.shape[0] == 1:
-                value = value[0]  # the batch axis
+            value = _of_a_sample(value, len(_shape(site)))
             operands.append(builder.constant(f"{site.path}/constant", value))
     return operands
+
+
+def _of_a_sample(value, rank):
+    """A constant without the axes of length one before those of a sample."""
+    value = np.asarray(value)
+    if value.size == 1:
+        return value.reshape(1)
+    while value.ndim > rank and value.shape[0] == 1:
+        value = value[0]
+    return value
 
 
 def _scaled(builder, site, kind, operands):
@@ -167,7 +151,7 @@ def _copied(builder, tensor, scale, path):
 def lower_affine(builder, site, inputs):
     """Rescaling and Normalization: a product and a sum with constants."""
     layer, path = site.operation, site.path
-    if isinstance(layer, layers.Rescaling):
+    if roles.family(layer) == "rescaling":
         factor, offset = layer.scale, layer.offset
     else:
         mean = ops.convert_to_numpy(layer.mean).astype(np.float32)
@@ -182,8 +166,7 @@ def lower_affine(builder, site, inputs):
         result = inputs[0]
         for kind, value in (("multiply", factor), ("add", offset)):
             value = np.asarray(value, np.float32)
-            if value.size == 1:
-                value = value.reshape(1)
+            value = _of_a_sample(value, len(inputs[0].shape))
             value = builder.constant(f"{path}/{kind}", value)
             result = builder.compute(kind, [result, value], path)
         return result

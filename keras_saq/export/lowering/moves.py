@@ -2,28 +2,12 @@
 
 import keras
 import numpy as np
-from keras import layers
 from keras import ops
 from keras import tree
 
 from keras_saq.export.pending import Pending
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 
-PASSED = (
-    layers.ActivityRegularization,
-    layers.Dropout,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.Identity,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-)
-PASSED_OPERATIONS = ("Cast", "Identity", "StopGradient")
-RESHAPES = (layers.Flatten, layers.Reshape)
-RESHAPE_OPERATIONS = ("Reshape", "Squeeze", "ExpandDims")
-PADS = (layers.ZeroPadding1D, layers.ZeroPadding2D)
-CROPS = (layers.Cropping1D, layers.Cropping2D)
-UPSAMPLINGS = (layers.UpSampling1D, layers.UpSampling2D)
 # XNNPACK joins at most five tensors at once.
 _LARGEST_JOIN = 5
 
@@ -43,28 +27,30 @@ def lower_reshape(builder, site, inputs):
 
 def lower_permute(builder, site, inputs):
     (source,) = inputs
-    axes = getattr(site.operation, "dims", None)
-    if axes is not None:
-        axes = (0, *axes)
-    else:
-        axes = site.operation.axes or range(len(source.shape) + 1)[::-1]
+    axes = _permuted(site) or range(len(source.shape) + 1)[::-1]
     rank = len(source.shape) + 1
     return builder.transpose(source, [a % rank for a in axes], site.path)
 
 
 def permute_obstacle(site):
-    axes = getattr(site.operation, "axes", None)
-    if kinds.operation_name(site.operation) == "Transpose":
-        rank = len(site.inputs[0].shape)
-        if axes is None or axes[0] % rank != 0:
-            return "it moves the batch axis"
+    axes = _permuted(site)
+    if axes is None or axes[0] % len(site.inputs[0].shape) != 0:
+        return "it moves the batch axis"
     return None
 
 
+def _permuted(site):
+    """Order of axes, with the batch; `None` where all are reversed."""
+    operation = roles.unwrap(site.operation)
+    if isinstance(operation, keras.layers.Layer):
+        return (0, *operation.dims)
+    return operation.axes
+
+
 def pad_obstacle(site):
-    if kinds.operation_name(site.operation) != "Pad":
+    operation = roles.unwrap(site.operation)
+    if isinstance(operation, keras.layers.Layer):
         return None
-    operation = getattr(site.operation, "operation", site.operation)
     if operation.mode != "constant" or _padding_value(site) not in (
         0.0,
         -np.inf,
@@ -87,29 +73,31 @@ def lower_pad(builder, site, inputs):
     no element is negative.
     """
     (source,) = inputs
-    if not isinstance(site.operation, PADS) and _padding_value(site) < 0:
+    operation = roles.unwrap(site.operation)
+    is_layer = isinstance(operation, keras.layers.Layer)
+    if not is_layer and _padding_value(site) < 0:
         if source.is_float or not source.is_unsigned:
             raise ValueError(
                 f"'{site.path}' pads numbers of both signs with minus "
                 "infinity, which has no code. Pad in the MaxPooling2D layer "
                 "instead, with padding='same'."
             )
-    operation = getattr(site.operation, "operation", site.operation)
-    if kinds.operation_name(operation):
-        padding = operation.pad_width[1:]
-    elif isinstance(operation, layers.ZeroPadding1D):
-        padding = (operation.padding,)
+    if is_layer:
+        padding = _pairs(operation.padding)
     else:
-        padding = operation.padding
+        padding = operation.pad_width[1:]
     options = {"padding": tuple(tuple(pair) for pair in padding)}
     return builder.move("pad", source, shape_of(site), site.path, options)
 
 
+def _pairs(sizes):
+    """A pair before and behind per axis; of a layer for sequences, one."""
+    return (sizes,) if isinstance(sizes[0], int) else sizes
+
+
 def lower_crop(builder, site, inputs):
     (source,) = inputs
-    cropping = site.operation.cropping
-    if isinstance(site.operation, layers.Cropping1D):
-        cropping = (cropping,)
+    cropping = _pairs(site.operation.cropping)
     options = {"begin": (*(before for before, _ in cropping), 0)}
     return builder.move("slice", source, shape_of(site), site.path, options)
 
@@ -188,7 +176,7 @@ def flip_obstacle(site):
 
 
 def _flipped(site):
-    operation = getattr(site.operation, "operation", site.operation)
+    operation = roles.unwrap(site.operation)
     rank = len(site.inputs[0].shape)
     axis = range(rank) if operation.axis is None else operation.axis
     axis = [axis] if isinstance(axis, int) else axis
@@ -258,8 +246,6 @@ def _arguments(site):
 
 
 def concatenate_obstacle(site):
-    if kinds.operation_name(site.operation) == "Stack":
-        return "it makes a new axis; reshape its inputs and concatenate them"
     if len(site.inputs) < len(_arguments(site)) and len(site.inputs) > 1:
         return "it joins several tensors and constants"
     return None
@@ -307,7 +293,7 @@ def _beside_constants(builder, site, source, axis):
 def lower_concatenate(builder, site, inputs):
     """Parts on the grid of the layer's output, or of floats."""
     layer, path = site.operation, site.path
-    axis = getattr(layer, "operation", layer).axis
+    axis = roles.unwrap(layer).axis
     axis %= len(site.outputs[0].shape)
     if len(site.inputs) < len(_arguments(site)):
         return _beside_constants(builder, site, inputs[0], axis)

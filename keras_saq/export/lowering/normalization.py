@@ -1,14 +1,12 @@
 """Normalizations: of batches, folded; of the elements of a sample, in float."""
 
 import numpy as np
-from keras import layers
 from keras import ops
 
 from keras_saq.export.pending import Pending
+from keras_saq.layers import roles
 from keras_saq.layers.batch_normalization import bias_in_steps
 from keras_saq.layers.batch_normalization import slope_and_offset
-
-FLOAT_LAYERS = (layers.LayerNormalization, layers.RMSNormalization)
 
 
 def lower_batch_norm(builder, site, inputs):
@@ -80,10 +78,9 @@ def lower_layer_norm(builder, site, inputs):
     layer, path = site.operation, site.path
     (source,) = inputs
     shape = tuple(source.shape)
-    is_rms = isinstance(layer, layers.RMSNormalization) or getattr(
-        layer, "rms_scaling", False
-    )
-    gamma = getattr(layer, "scale" if _is_rms(layer) else "gamma", None)
+    is_rms = roles.family(layer) == "rms_norm"
+    gamma = getattr(layer, "scale" if is_rms else "gamma", None)
+    is_rms = is_rms or getattr(layer, "rms_scaling", False)
     beta = getattr(layer, "beta", None)
 
     def constant(builder, name, value):
@@ -114,7 +111,3 @@ def lower_layer_norm(builder, site, inputs):
 
     what = getattr(layer, "_float_class", type(layer)).__name__
     return Pending("float", [source], shape, path, build=build, what=what)
-
-
-def _is_rms(layer):
-    return isinstance(layer, layers.RMSNormalization)

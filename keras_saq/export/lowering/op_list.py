@@ -21,12 +21,7 @@ class OpList:
 
     def tensor(self, name, shape, scale=None, zero_point=0, **kwargs):
         """A new tensor; its name gets a number where it is taken."""
-        if None in shape:
-            raise ValueError(
-                f"The tensor '{name}' has no static shape: {shape}. Build the "
-                "model with a fixed input size to export it."
-            )
-        shape = tuple(int(n) for n in shape)
+        shape = tuple(None if n is None else int(n) for n in shape)
         return Tensor(
             self._unique(name), shape, scale, int(zero_point), **kwargs
         )
@@ -46,7 +41,7 @@ class OpList:
             tensor.scale,
             tensor.zero_point,
             is_unsigned=tensor.is_unsigned,
-            is_index=tensor.is_index,
+            dtype=tensor.dtype,
             is_exact=tensor.is_exact,
         )
 
@@ -88,10 +83,29 @@ class OpList:
         shape = tuple(shape)
         if source.shape == shape:
             return source
+        if None in (*shape, *source.shape):
+            return self._with_unit_axes(source, shape, path)
         output = self.move("reshape", source, shape, path)
         elements = source.rows * np.prod(source.shape, dtype=int)
         output.rows = int(elements // np.prod(shape, dtype=int))
         return output
+
+    def _with_unit_axes(self, source, shape, path):
+        """Axes of length one more or less, between open sizes."""
+        for kind, longer, shorter in (
+            ("expand_dims", shape, source.shape),
+            ("squeeze", source.shape, shape),
+        ):
+            for axis in range(len(longer)):
+                rest = (*longer[:axis], *longer[axis + 1 :])
+                if longer[axis] == 1 and rest == shorter:
+                    options = {"axis": axis + 1}
+                    return self.move(kind, source, shape, path, options)
+        raise ValueError(
+            f"'{path}' needs to know the sizes of its input, which are open: "
+            f"{source.shape} to {shape}. Fix them for the file:\n\n"
+            "    keras_saq.export_litert(q, path, input_shape=(224, 224, 3))"
+        )
 
     def transpose(self, source, axes, path):
         """Axes count the batch axis, which stays the first."""

@@ -1,18 +1,10 @@
 """Averages and maxima, over images and over sequences."""
 
 import numpy as np
-from keras import layers
 
 from keras_saq.export.lowering.builder import window_options
 from keras_saq.export.pending import Pending
-
-GLOBAL_AVERAGES = (
-    layers.GlobalAveragePooling1D,
-    layers.GlobalAveragePooling2D,
-)
-AVERAGES = (layers.AveragePooling1D, layers.AveragePooling2D)
-GLOBAL_MAXIMA = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D)
-MAXIMA = (layers.MaxPooling1D, layers.MaxPooling2D)
+from keras_saq.layers import roles
 
 
 def _reaches_beyond(layer, shape):
@@ -20,6 +12,8 @@ def _reaches_beyond(layer, shape):
     if layer.padding == "valid":
         return False
     sizes = zip(shape, layer.pool_size, layer.strides)
+    if None in shape:
+        return True
     return any(size % n or n != stride for size, n, stride in sizes)
 
 
@@ -44,7 +38,7 @@ def mean_obstacle(site):
 
 
 def _mean_axes(site):
-    operation = getattr(site.operation, "operation", site.operation)
+    operation = roles.unwrap(site.operation)
     rank = len(site.inputs[0].shape)
     axes = range(rank) if operation.axis is None else operation.axis
     return tuple(sorted(axis % rank for axis in axes))
@@ -53,7 +47,7 @@ def _mean_axes(site):
 def lower_mean(builder, site, inputs):
     """`keras.ops.mean`, over any axes of a sample."""
     (source,) = inputs
-    operation = getattr(site.operation, "operation", site.operation)
+    operation = roles.unwrap(site.operation)
     return Pending(
         "mean",
         [source],

@@ -3,13 +3,13 @@
 import math
 
 from keras_saq.export.pending import Pending
-from keras_saq.layers import kinds
+from keras_saq.layers import roles
 
 
 def letters_of(site):
     """Letters of both inputs and the output, or `None` if they are others."""
-    operation = getattr(site.operation, "operation", site.operation)
-    if kinds.operation_name(operation) == "Matmul":
+    operation = roles.unwrap(site.operation)
+    if type(operation).__name__ == "Matmul":
         first, second = (len(value.shape) for value in site.inputs)
         if first != second or first < 3:
             return None

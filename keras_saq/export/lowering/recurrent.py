@@ -7,7 +7,6 @@ sequence, whose length is fixed, is some float kernels.
 
 import keras
 import numpy as np
-from keras import layers
 from keras import ops
 
 from keras_saq.export.lowering import activations
@@ -15,8 +14,7 @@ from keras_saq.export.lowering.builder import IN_FLOAT
 from keras_saq.export.lowering.builder import MAY_DIFFER
 from keras_saq.export.lowering.moves import join
 from keras_saq.layers import Quantized
-
-LAYERS = (layers.LSTM, layers.GRU, layers.SimpleRNN)
+from keras_saq.layers import roles
 
 
 def obstacle(site):
@@ -26,7 +24,7 @@ def obstacle(site):
         return "stateful=True keeps a state between calls"
     if len(site.inputs) != 1:
         return "it is given an initial state"
-    if isinstance(layer, layers.GRU) and not layer.reset_after:
+    if roles.family(layer) == "gru" and not layer.reset_after:
         return "reset_after=False multiplies before the recurrent kernel"
     for function in _functions(layer):
         if activations.of_function(function) is None:
@@ -37,7 +35,7 @@ def obstacle(site):
 def _functions(layer):
     cell = layer.cell
     functions = [cell.activation]
-    if not isinstance(layer, layers.SimpleRNN):
+    if roles.family(layer) != "simple_rnn":
         functions.append(cell.recurrent_activation)
     return functions
 
@@ -73,10 +71,10 @@ class _Unrolled:
         if bias is not None and bias.ndim == 2:
             bias, recurrent_bias = bias  # a GRU has one on each side
         step = {
-            layers.LSTM: self._lstm,
-            layers.GRU: self._gru,
-            layers.SimpleRNN: self._simple,
-        }[next(c for c in LAYERS if isinstance(layer, c))]
+            "lstm": self._lstm,
+            "gru": self._gru,
+            "simple_rnn": self._simple,
+        }[roles.family(layer)]
         length = source.shape[0]
         width = cell.kernel.shape[1]
         projected = self._dense(source, "kernel", bias, (length, width))

@@ -1,13 +1,14 @@
-"""Which family lowers which layer, and why some layers have no place.
+"""How each family of operations is lowered, and why some have no place.
 
-The first rule that matches a site counts.
+Which layers and operations are of a family stands in the table of operations,
+`keras_saq.layers.roles`. A family without a rule is a float fragment.
 """
 
 import collections.abc
 import dataclasses
 
 import keras
-from keras import layers
+from keras import tree
 
 from keras_saq.export.lowering import activations
 from keras_saq.export.lowering import custom
@@ -21,9 +22,7 @@ from keras_saq.export.lowering import products
 from keras_saq.export.lowering import recurrent
 from keras_saq.export.lowering import weighted
 from keras_saq.layers import Quantized
-from keras_saq.layers import kinds
-
-UNKNOWN = "no kernel is known for it, in integers or in float"
+from keras_saq.layers import roles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,6 @@ class Rule:
     """How some layers are lowered.
 
     Attributes:
-        matches: function of a layer or operation.
         lower: function of a `Builder`, a site and its inputs that returns
             what the site makes: a `Tensor`, a `Pending`, or a list of them.
         obstacle: function of a site that says why it has no kernel, or
@@ -39,64 +37,23 @@ class Rule:
         fuses: whether it can be given `Pending` kernels, to compute with.
     """
 
-    matches: collections.abc.Callable
     lower: collections.abc.Callable
     obstacle: collections.abc.Callable = lambda site: None
     fuses: bool = False
 
 
-def _classes(*classes):
-    return lambda operation: isinstance(operation, classes)
-
-
-def _operations(*names):
-    return lambda operation: kinds.operation_name(operation) in names
-
-
-def _either(classes, names):
-    def matches(operation):
-        return isinstance(operation, classes) or (
-            kinds.operation_name(operation) in names
-        )
-
-    return matches
-
-
 def _relu(builder, site, inputs):
     return builder.with_relu(
-        inputs[0], kinds.activation_of(site.operation), site.path
+        inputs[0], roles.activation_of(site.operation), site.path
     )
 
 
-def _activation(builder, site, inputs):
+def _function(builder, site, inputs):
     return activations.lower(builder, site, inputs[0])
 
 
 def _softmax(builder, site, inputs):
     return activations.lower_softmax(builder, site, inputs[0])
-
-
-def _is_passed(operation):
-    if isinstance(operation, layers.Activation):
-        return kinds.activation_of(operation) == "linear"
-    return isinstance(operation, moves.PASSED) or (
-        kinds.operation_name(operation) in moves.PASSED_OPERATIONS
-    )
-
-
-def _is_activation(operation):
-    is_function = isinstance(
-        operation,
-        (
-            layers.Activation,
-            layers.ELU,
-            layers.LeakyReLU,
-            layers.ReLU,
-            layers.Softmax,
-        ),
-    )
-    is_function |= bool(kinds.operation_name(operation))
-    return is_function and activations.find(operation) is not None
 
 
 # --- Obstacles
@@ -108,18 +65,19 @@ def _weighted_obstacle(site):
         rank = len(site.call.tensors[0].shape)
         if rank != len(site.inputs[0].shape):
             return "it is called on each step of a sequence"
-    if kinds.activation_of(layer) == "other":
-        activation = activations.function_of(layer)
+    if roles.activation_of(layer) == "other":
+        activation = roles.function_of(layer)
         if activations.of_function(activation) is None:
             return "no integer or float kernel is known for its activation"
-    if isinstance(layer, layers.EinsumDense):
+    family = roles.family(layer)
+    if family == "einsum_dense":
         obstacle = einsum.obstacle(layer, len(site.inputs[0].shape))
         if obstacle is not None:
             return obstacle
-    if isinstance(layer, (layers.Conv1DTranspose, layers.Conv2DTranspose)):
+    if family == "transposed":
         if layer.output_padding is not None or set(layer.dilation_rate) != {1}:
             return "a transposed convolution with output padding or dilation"
-        if isinstance(layer, layers.Conv1DTranspose):
+        if len(layer.kernel_size) == 1:
             return "write it as a Conv2DTranspose with an axis of length one"
     if isinstance(layer, Quantized):
         for name in layer.weight_names:
@@ -158,9 +116,7 @@ def _softmax_obstacle(site):
     if mask is not None and mask.shape[0] != 1:
         return "its mask has a batch axis"
     rank = len(site.inputs[0].shape)
-    axis = getattr(
-        getattr(site.operation, "operation", site.operation), "axis", -1
-    )
+    axis = getattr(roles.unwrap(site.operation), "axis", -1)
     axes = axis if isinstance(axis, (list, tuple)) else (axis,)
     if [a % rank for a in axes] != [rank - 1]:
         return "it is not computed over the last axis"
@@ -177,76 +133,73 @@ def _upsampling_obstacle(site):
     return None
 
 
-_IS_SOFTMAX = _either(layers.Softmax, ("Softmax",))
+_WEIGHTED = Rule(weighted.lower, _weighted_obstacle)
+_ELEMENTWISE = Rule(elementwise.lower, elementwise.obstacle)
+_LAYER_NORM = Rule(normalization.lower_layer_norm, _layer_norm_obstacle)
+_RECURRENT = Rule(recurrent.lower, recurrent.obstacle)
+_LOOKUP = Rule(lookup.lower, lookup.obstacle)
 
-RULES = (
-    Rule(_classes(*weighted.LAYERS), weighted.lower, _weighted_obstacle),
-    Rule(
-        kinds.is_batch_norm,
-        normalization.lower_batch_norm,
-        _batch_norm_obstacle,
-        fuses=True,
+# Family of a `Role`: its rule.
+RULES = {
+    "add": _ELEMENTWISE,
+    "average_of": _ELEMENTWISE,
+    "average_pool": Rule(pooling.lower_average),
+    "batch_norm": Rule(
+        normalization.lower_batch_norm, _batch_norm_obstacle, fuses=True
     ),
-    Rule(kinds.is_relu, _relu, fuses=True),
-    Rule(_is_passed, moves.lower_passed, fuses=True),
-    Rule(
-        lambda operation: elementwise.kind_of(operation) is not None,
-        elementwise.lower,
-        elementwise.obstacle,
+    "concatenate": Rule(
+        moves.lower_concatenate, moves.concatenate_obstacle, fuses=True
     ),
-    Rule(
-        kinds.is_concatenate,
-        moves.lower_concatenate,
-        moves.concatenate_obstacle,
-        fuses=True,
-    ),
-    Rule(
-        _classes(*pooling.GLOBAL_AVERAGES),
-        pooling.lower_global_average,
-    ),
-    Rule(_classes(*pooling.AVERAGES), pooling.lower_average),
-    Rule(_classes(*pooling.GLOBAL_MAXIMA), pooling.lower_global_max),
-    Rule(_classes(*pooling.MAXIMA), pooling.lower_max),
-    Rule(
-        _either(moves.RESHAPES, moves.RESHAPE_OPERATIONS), moves.lower_reshape
-    ),
-    Rule(
-        _either(layers.Permute, ("Transpose",)),
-        moves.lower_permute,
-        moves.permute_obstacle,
-    ),
-    Rule(_either(moves.PADS, ("Pad",)), moves.lower_pad, moves.pad_obstacle),
-    Rule(_operations("GetItem"), moves.lower_item, moves.item_obstacle),
-    Rule(_operations("Flip"), moves.lower_flip, moves.flip_obstacle),
-    Rule(_operations("Mean"), pooling.lower_mean, pooling.mean_obstacle),
-    Rule(_classes(*moves.CROPS), moves.lower_crop),
-    Rule(
-        _classes(*moves.UPSAMPLINGS),
-        moves.lower_upsampling,
-        _upsampling_obstacle,
-    ),
-    Rule(kinds.is_product, products.lower, products.obstacle),
-    Rule(_IS_SOFTMAX, _softmax, _softmax_obstacle),
-    Rule(_is_activation, _activation),
-    Rule(
-        _classes(*normalization.FLOAT_LAYERS),
-        normalization.lower_layer_norm,
-        _layer_norm_obstacle,
-    ),
-    Rule(_classes(*elementwise.AFFINE_LAYERS), elementwise.lower_affine),
-    Rule(_classes(layers.Embedding), lookup.lower, lookup.obstacle),
-    Rule(_classes(*recurrent.LAYERS), recurrent.lower, recurrent.obstacle),
-    Rule(
-        custom.matches,
-        custom.lower(lambda *args: lower_site(*args)),
-        custom.obstacle(lambda site: why_not(site)),
-    ),
+    "conv": _WEIGHTED,
+    "crop": Rule(moves.lower_crop),
+    "dense": _WEIGHTED,
+    "depthwise": _WEIGHTED,
+    "divide": _ELEMENTWISE,
+    "einsum_dense": _WEIGHTED,
+    "embedding": _LOOKUP,
+    "flip": Rule(moves.lower_flip, moves.flip_obstacle),
+    "function": Rule(_function, activations.obstacle),
+    "global_average": Rule(pooling.lower_global_average),
+    "global_max": Rule(pooling.lower_global_max),
+    "gru": _RECURRENT,
+    "identity": Rule(moves.lower_passed, fuses=True),
+    "item": Rule(moves.lower_item, moves.item_obstacle),
+    "layer_norm": _LAYER_NORM,
+    "lstm": _RECURRENT,
+    "max_pool": Rule(pooling.lower_max),
+    "maximum": _ELEMENTWISE,
+    "mean": Rule(pooling.lower_mean, pooling.mean_obstacle),
+    "minimum": _ELEMENTWISE,
+    "multiply": _ELEMENTWISE,
+    "normalization": Rule(elementwise.lower_affine),
+    "pad": Rule(moves.lower_pad, moves.pad_obstacle),
+    "permute": Rule(moves.lower_permute, moves.permute_obstacle),
+    "product": Rule(products.lower, products.obstacle),
+    "relu": Rule(_relu, fuses=True),
+    "rescaling": Rule(elementwise.lower_affine),
+    "reshape": Rule(moves.lower_reshape),
+    "reversible_embedding": _LOOKUP,
+    "rms_norm": _LAYER_NORM,
+    "separable": _WEIGHTED,
+    "simple_rnn": _RECURRENT,
+    "softmax": Rule(_softmax, _softmax_obstacle),
+    "subtract": _ELEMENTWISE,
+    "transposed": _WEIGHTED,
+    "upsampling": Rule(moves.lower_upsampling, _upsampling_obstacle),
+}
+# Somebody's own layer, by what its `call` uses.
+OWN = Rule(
+    custom.lower(lambda *args: lower_site(*args)),
+    custom.obstacle(lambda site: why_float(site)),
 )
 
 
 def rule_for(operation):
     """The rule of a layer or operation, or `None`."""
-    return next((rule for rule in RULES if rule.matches(operation)), None)
+    family = roles.family(operation)
+    if family is None:
+        return OWN if custom.matches(operation) else None
+    return RULES.get(family)
 
 
 def lower_site(builder, site, inputs):
@@ -257,22 +210,81 @@ def lower_site(builder, site, inputs):
     return rule.lower(builder, site, inputs)
 
 
-def why_not(site):
-    """Why a site has no place in a file, or `None`."""
+# What also moves indices and masks, and a lookup.
+_MOVES_ANYTHING = (moves.lower_reshape, lookup.lower)
+
+
+def _computes_with_reals(site):
+    return all(v.is_real for v in [*site.inputs, *site.outputs])
+
+
+# Families whose kernels take any size.
+_ANY_SIZE = {
+    "add",
+    "average_of",
+    "average_pool",
+    "batch_norm",
+    "concatenate",
+    "conv",
+    "dense",
+    "depthwise",
+    "divide",
+    "function",
+    "global_average",
+    "identity",
+    "layer_norm",
+    "max_pool",
+    "maximum",
+    "mean",
+    "minimum",
+    "multiply",
+    "normalization",
+    "pad",
+    "relu",
+    "rescaling",
+    "rms_norm",
+    "separable",
+    "softmax",
+    "subtract",
+}
+
+
+def _has_open_sizes(site):
+    values = [*site.inputs, *site.outputs]
+    if roles.family(site.operation) == "einsum_dense":
+        # Its `output_shape` leaves open what the input's sizes tell.
+        values = site.inputs
+    return any(None in value.shape[1:] for value in values)
+
+
+def reads_mask(site):
+    """Whether a layer is given a mask that counts at inference."""
+    if roles.is_batch_norm(site.operation) or not isinstance(
+        site.operation, keras.layers.Layer
+    ):
+        return False
+    return any(
+        isinstance(t, keras.KerasTensor)
+        for name, value in site.call.kwargs.items()
+        if name.endswith("mask")
+        for t in tree.flatten(value)
+    )
+
+
+def why_float(site):
+    """Why a site has no integer kernel here, or `None`."""
     layer = site.operation
     if site.closed is not None:
         return f"its `call` cannot be followed: {site.closed}"
-    if getattr(layer, "data_format", None) == "channels_first":
-        return "its data format is channels_first; LiteRT is channels_last"
+    if reads_mask(site):
+        return "it reads a mask that is computed"
     rule = rule_for(layer)
     if rule is None:
-        return UNKNOWN
+        return activations.UNKNOWN
+    if _has_open_sizes(site) and roles.family(layer) not in _ANY_SIZE:
+        return "it needs sizes that are open; `input_shape` can fix them"
+    if not _computes_with_reals(site) and rule.lower not in _MOVES_ANYTHING:
+        return "it computes with whole numbers or masks"
     if not isinstance(layer, keras.layers.Layer) and not site.inputs:
-        return UNKNOWN
-    obstacle = rule.obstacle(site)
-    if obstacle is not None:
-        return obstacle
-    for quantizer in getattr(layer, "quantizers", ()):
-        if quantizer.export_obstacle is not None:
-            return quantizer.export_obstacle
-    return None
+        return activations.UNKNOWN
+    return rule.obstacle(site)

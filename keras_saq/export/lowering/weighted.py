@@ -5,9 +5,7 @@ sequence gets a second axis of length one, and what sums over several axes is
 a dense kernel on reshaped tensors.
 """
 
-import math
-
-from keras import layers
+import numpy as np
 
 from keras_saq.export.lowering import einsum
 from keras_saq.export.lowering.builder import window_options
@@ -18,20 +16,7 @@ from keras_saq.export.lowering.dense import has_codes
 from keras_saq.export.lowering.dense import kernel_of
 from keras_saq.export.lowering.dense import output_shape
 from keras_saq.export.lowering.dense import pending_of
-from keras_saq.layers.separable import is_separable
-
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D)
-LAYERS = (
-    layers.Dense,
-    layers.EinsumDense,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-    *_TRANSPOSED,
-    *_DEPTHWISE,
-    *_CONVOLUTIONS,
-)
+from keras_saq.layers import roles
 
 
 def lower(builder, site, inputs):
@@ -39,20 +24,22 @@ def lower(builder, site, inputs):
     layer, (source,) = site.operation, inputs
     if not has_codes(layer):
         source = builder.in_float(source, site.path)
-    if is_separable(layer):
+    family = roles.family(layer)
+    if family == "separable":
         return _separable(builder, site, layer, source)
-    if isinstance(layer, layers.Dense):
+    if family == "dense":
         return _pointwise(builder, site, source, "kernel")
-    if isinstance(layer, layers.EinsumDense):
+    if family == "einsum_dense":
         return einsum.lower(builder, site, source)
     image = _as_image(builder, layer, source, site.path)
-    if _is_pointwise(layer):
+    if family == "conv" and roles.is_pointwise(layer):
         return _pointwise(builder, site, image, "kernel")
     codes, scale, _ = kernel_of(layer, "kernel")
     window = _window(layer)
-    if isinstance(layer, _TRANSPOSED):
+    if family == "transposed":
         kind, codes = "transpose_conv", _as_2d(codes).transpose(2, 0, 1, 3)
-    elif isinstance(layer, _DEPTHWISE):
+        codes = _at_least(codes, window["strides"])
+    elif family == "depthwise":
         kind, codes = "depthwise", _as_2d(codes)
         codes = codes.reshape(1, *codes.shape[:2], -1)
         window["depth_multiplier"] = layer.depth_multiplier
@@ -101,21 +88,25 @@ def _as_image(builder, layer, source, path):
         return image
     before = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
     options = {"padding": ((0, 0), (before, 0))}
-    shape = (1, length + before, channels)
+    made = None if length is None else length + before
+    shape = (1, made, channels)
     return builder.move("pad", image, shape, path, options)
+
+
+def _at_least(codes, strides):
+    """A transposed kernel with zeros where its stride leaves gaps.
+
+    XNNPACK takes none that is smaller than its stride.
+    """
+    missing = [
+        (0, max(stride - size, 0))
+        for size, stride in zip(codes.shape[1:3], strides)
+    ]
+    return np.pad(codes, [(0, 0), *missing, (0, 0)])
 
 
 def _image_shape(layer, shape):
     return (1, *shape) if len(shape) == 2 else shape
-
-
-def _is_pointwise(layer):
-    return (
-        isinstance(layer, _CONVOLUTIONS)
-        and math.prod(layer.kernel_size) == 1
-        and math.prod(layer.strides) == 1
-        and layer.groups == 1
-    )
 
 
 def _separable(builder, site, layer, source):

@@ -6,11 +6,11 @@ import math
 from keras import ops
 
 from keras_saq.layers.hidden import float_class
+from keras_saq.layers.roles import is_weighted
+from keras_saq.layers.roles import weight
+from keras_saq.layers.roles import weight_axes
 from keras_saq.layers.storage import FLOAT_BITS
 from keras_saq.layers.storage import stored_bytes
-from keras_saq.layers.weights import is_weighted
-from keras_saq.layers.weights import weight
-from keras_saq.layers.weights import weight_axes
 from keras_saq.models.wrapper import inner_model
 from keras_saq.policy import layer_paths
 from keras_saq.quantizers import Quantizer

@@ -2,6 +2,12 @@
 
 import html
 
+from keras_saq.plain_text import printable_lines
+
+
+def _escaped(text):
+    return html.escape(printable_lines(text))
+
 
 class Html(str):
     """Text that is markup already; any other text is escaped."""
@@ -11,7 +17,7 @@ def join(parts):
     """One piece of markup from several; `None` is left out."""
     return Html(
         "".join(
-            part if isinstance(part, Html) else html.escape(str(part))
+            part if isinstance(part, Html) else _escaped(str(part))
             for part in parts
             if part is not None
         )
@@ -34,7 +40,7 @@ def tag(name, /, *children, **attributes):
     '<p class="note"><b>a&lt;b</b> &amp; c</p>'
     """
     text = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{_escaped(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -62,7 +68,7 @@ def breakable(text):
     >>> breakable("a/b<c")
     'a/<wbr>b&lt;c'
     """
-    text = html.escape(str(text))
+    text = _escaped(str(text))
     return Html(text.replace("/", "/<wbr>").replace("_", "_<wbr>"))
 
 

@@ -2,40 +2,11 @@
 
 import keras
 
+from keras_saq.layers import roles
+from keras_saq.policy.config import METHODS
 from keras_saq.policy.config import QuantizeConfig
+from keras_saq.policy.config import is_config
 from keras_saq.policy.foreign import as_quantizer
-
-METHODS = (
-    "get_weights_and_quantizers",
-    "get_activations_and_quantizers",
-    "set_quantize_weights",
-    "set_quantize_activations",
-    "get_output_quantizers",
-)
-# Layers that compute their activation function last, so that quantizing its
-# result and quantizing the layer's output is the same.
-_ACTIVATION_IS_LAST = (
-    keras.layers.Activation,
-    keras.layers.Conv1D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2D,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3D,
-    keras.layers.Conv3DTranspose,
-    keras.layers.Dense,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.EinsumDense,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-
-
-def is_config(x):
-    """Whether an object has the methods of a `QuantizeConfig`."""
-    return not isinstance(x, type) and all(
-        callable(getattr(x, name, None)) for name in METHODS
-    )
 
 
 def resolve(config, layer):
@@ -62,7 +33,8 @@ def resolve(config, layer):
     Example:
 
     >>> import keras
-    >>> from keras_saq.policy import QuantizeConfig, resolve
+    >>> from keras_saq.layers import resolve
+    >>> from keras_saq.policy import QuantizeConfig
     >>> from keras_saq.quantizers import LSQ
     >>> layer = keras.layers.Dense(3)
     >>> layer.build((None, 2))
@@ -159,7 +131,7 @@ def _outputs(config, layer):
 
 def _check_activation(activation, layer):
     own = getattr(layer, "activation", None)
-    if activation is own and isinstance(layer, _ACTIVATION_IS_LAST):
+    if activation is own and roles.activation_is_last(layer):
         return
     raise ValueError(
         "`get_activations_and_quantizers` returned "

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_saq.layers import resolve
 from keras_saq.policy import QuantizeConfig
-from keras_saq.policy import resolve
 from keras_saq.quantizers import LSQ
 
 layers = keras.layers
