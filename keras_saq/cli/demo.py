@@ -5,7 +5,9 @@ import os
 import pathlib
 
 from keras_saq.cli import arguments
+from keras_saq.cli import lock
 from keras_saq.cli import output as outputs
+from keras_saq.cli.lock import FolderLock
 from keras_saq.whole_file import replaced
 
 HELP = "the whole job on a small embedded data set, in two minutes"
@@ -63,6 +65,11 @@ def run(args):
     """Runs the demo and prints where everything went."""
     output = pathlib.Path(args.output)
     outputs.make_folder(output)
+    with FolderLock(output):
+        _run(args, output)
+
+
+def _run(args, output):
     # Imported here: a bad folder is told before the trainings are loaded.
     from keras_saq.cli import demo_training
     from keras_saq.report import plots
@@ -93,5 +100,6 @@ def run(args):
         return
     print(table)
     print(f"\nThe integer files ran on: {', '.join(table.resolvers)}.")
-    names = sorted(p.name for p in output.iterdir() if p.is_file())
+    files = (p.name for p in output.iterdir() if p.is_file())
+    names = sorted(name for name in files if name != lock.NAME)
     print(f"In {output}{os.sep}: {', '.join(names)}")

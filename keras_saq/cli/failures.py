@@ -65,9 +65,14 @@ def message(error):
         if len(lines) > _LINES:
             lines = [*lines[:_LINES], "..."]
         return "\n".join(lines)
+    return f"{first_line(error)} (--traceback shows where)"
+
+
+def first_line(error):
+    """Class and first line of an exception of a library."""
+    text = str(error).strip()
     first = text.splitlines()[0] if text else ""
     if len(first) > _LENGTH:
         first = f"{first[:_LENGTH]}..."
     name = type(error).__name__
-    first = f"{name}: {first}" if first else name
-    return f"{first} (--traceback shows where)"
+    return f"{name}: {first}" if first else name

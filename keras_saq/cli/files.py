@@ -3,17 +3,25 @@
 import importlib
 import os
 import pathlib
+import re
 import sys
+import warnings
 import zipfile
 
-import numpy as np
-
+from keras_saq.cli import failures
+from keras_saq.cli import guard
+from keras_saq.data.arrays import ArrayFile
 from keras_saq.models.wrapper import inner_model
+
+_UNKNOWN = re.compile(r"(Unknown layer|Could not locate class):? '.{1,100}?'")
+# What `keras.saving.load_model` reads.
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def add_model_arguments(parser, kind="quantized"):
     """The flags of every command that loads a `"quantized"` or float model."""
-    parser.add_argument("model", help=f"the {kind} model, a .keras file")
+    what = "a .keras file" if kind == "quantized" else "a .keras or .h5 file"
+    parser.add_argument("model", help=f"the {kind} model, {what}")
     add_import_argument(parser)
 
 
@@ -31,7 +39,7 @@ def add_import_argument(parser):
 
 
 def load_model(path, imports=()):
-    """The Keras model of a `.keras` file.
+    """The Keras model of a `.keras` or `.h5` file.
 
     Args:
         path: the file.
@@ -50,27 +58,67 @@ def load_model(path, imports=()):
     finally:
         sys.path.remove(os.getcwd())
     path = pathlib.Path(path)
-    if path.suffix != ".keras" or not path.is_file():
+    _check_model_file(path)
+    print(f"loading {path} ...", file=sys.stderr)
+    try:
+        with guard.weights_as_in(path), warnings.catch_warnings():
+            # What old files lack is filled in by Keras.
+            warnings.simplefilter("ignore", UserWarning)
+            return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of Keras, of h5py, of somebody's layer
+        raise ValueError(_why_not_loaded(path, error)) from error
+
+
+def _check_model_file(path):
+    """Raises for what is no file that could be a Keras model."""
+    if path.is_dir():
+        kind = "a folder"
+        if (path / "saved_model.pb").is_file():
+            kind = "a SavedModel: functions without layers"
         raise ValueError(
-            f"'{path}' is not a .keras file that exists. Save the quantized "
-            "model with `model.save('model.keras')`."
+            f"'{path}' is {kind}, and Keras layers are needed. Load it where "
+            "it was made (Keras 2: `tf_keras.models.load_model(folder)`) and "
+            "save it as one file:\n\n    model.save('model.keras')"
+            "   # with Keras 3\n    model.save('model.h5')      # with Keras 2"
         )
-    if not zipfile.is_zipfile(path):
+    if path.suffix not in MODEL_SUFFIXES or not path.is_file():
+        raise ValueError(
+            f"'{path}' is not a .keras file that exists, nor an .h5 file. Save "
+            "the model with `model.save('model.keras')`."
+        )
+    with path.open("rb") as file:
+        magic = file.read(8)
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise ValueError(
             f"'{path}' is not a readable .keras file: it is no zip archive."
         )
-    print(f"loading {path} ...", file=sys.stderr)
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+    if path.suffix != ".keras" and magic != b"\x89HDF\r\n\x1a\n":
         raise ValueError(
-            f"'{path}' is not a readable .keras file: {error}"
-        ) from error
-    except TypeError as error:
-        raise ValueError(
-            f"'{path}' cannot be loaded: {error}\nClasses of your own must "
-            "be registered by a module that `--import` names."
-        ) from error
+            f"'{path}' is not a readable {path.suffix} file: it is no HDF5 "
+            "file."
+        )
+
+
+def _why_not_loaded(path, error):
+    what = failures.first_line(error)
+    if isinstance(error, MemoryError) or "OOM when" in what:
+        return f"'{path}' needs more memory than there is: {what}"
+    missing = _UNKNOWN.search(str(error))
+    if missing:
+        return (
+            f"'{path}' cannot be loaded: {missing[0]}.\nClasses of your "
+            "own must be registered by a module that `--import` names."
+        )
+    if "ambda" in what:
+        return (
+            f"'{path}' cannot be loaded: {what}\nA Lambda layer is Python "
+            "code, which is not run from files. Make it a registered layer, "
+            "or an operation of `keras.ops`."
+        )
+    hint = ""
+    if path.suffix != ".keras":
+        hint = "\nOf files of Keras 2: docs/howto/old_models.md."
+    return f"'{path}' is not a readable {path.suffix} file: {what}{hint}"
 
 
 def _input_names(model):
@@ -89,12 +137,9 @@ def are_inputs(path, model):
     if not path.endswith(".npz"):
         return path.endswith(".npy")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = set(arrays.files)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError):
+        found = set(ArrayFile(path).names)
+    except ValueError:
         return True  # `load_inputs` says what is wrong
-    except zipfile.BadZipFile:
-        return True
     names = _input_names(model)
     if names and found.issuperset(names):
         return True
@@ -115,17 +160,16 @@ def load_inputs(path, model):
         An array, or a list of arrays in the order of the model's inputs.
     """
     names = _input_names(model) or ["x"]
-    try:
-        with open(path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                arrays = {names[0]: loaded}
-            else:
-                arrays = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    file = ArrayFile(path)
+    if file.is_archive:
+        arrays = {name: file.read(name) for name in file.names}
+    else:
+        arrays = {names[0]: file.read()}
+    if any(array.ndim == 0 for array in arrays.values()):
         raise ValueError(
-            f"'{path}' is not a readable .npy or .npz file: {error}"
-        ) from error
+            f"'{path}' holds single numbers. Expected arrays with an axis of "
+            "samples."
+        )
     if len(names) == 1 and names[0] not in arrays:
         if len(arrays) == 1:
             return next(iter(arrays.values()))
@@ -137,4 +181,10 @@ def load_inputs(path, model):
             f"has: {sorted(arrays)}"
         )
     chosen = [arrays[name] for name in names]
+    counts = {len(array) for array in chosen}
+    if len(counts) > 1:
+        raise ValueError(
+            f"'{path}' must have as many samples of each input. Received: "
+            f"{sorted(counts)}"
+        )
     return chosen[0] if len(chosen) == 1 else chosen

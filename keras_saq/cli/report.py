@@ -164,7 +164,7 @@ class _Run:
         self.record, self.history, self.model = {}, {}, None
         self.label = self.path.stem or self.path.resolve().name
         if not self.path.is_dir():
-            if self.path.suffix != ".keras":
+            if self.path.suffix not in files.MODEL_SUFFIXES:
                 raise ValueError(
                     f"'{self.path}' is neither the folder of a run, which "
                     "`keras-saq train` makes, nor a .keras file."

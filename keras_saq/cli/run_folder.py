@@ -1,5 +1,6 @@
 """The folder of a training run: what it was, how far it is, what came out.
 
+.lock         while a process writes to it
 run.json      settings, state and results, always valid
 history.csv   one row per epoch
 backup/       weights and optimizer after the last epoch, while it runs
@@ -18,7 +19,9 @@ import shutil
 
 import keras
 
+from keras_saq.cli import lock
 from keras_saq.cli import output
+from keras_saq.cli.lock import FolderLock
 from keras_saq.untrusted import MISFITS
 from keras_saq.untrusted import parse_json
 from keras_saq.version import __version__
@@ -41,7 +44,7 @@ class RunFolder:
 
     Raises:
         ValueError: if the folder holds something else, or a run with other
-            settings.
+            settings, or if another process is writing to it.
     """
 
     def __init__(self, path, command, settings, inputs):
@@ -60,11 +63,19 @@ class RunFolder:
             "before_test": None,
             "seconds": 0.0,
         }
-        found = self._read()
-        # Where no epoch is done there is nothing to go on with, or to lose.
-        if found is not None and found["epochs_done"]:
-            self._check_same(found)
-            self.record = {**found, "command": command, "settings": settings}
+        self._lock = None
+        if (self.path / "run.json").is_file():
+            self._lock = FolderLock(self.path)
+        try:
+            found = self._read()
+            # Where no epoch is done there is nothing to go on with or to lose.
+            if found is not None and found["epochs_done"]:
+                self._check_same(found)
+                new = {"command": command, "settings": settings}
+                self.record = {**found, **new}
+        except BaseException:
+            self.release()
+            raise
 
     @property
     def is_finished(self):
@@ -77,7 +88,20 @@ class RunFolder:
     def create(self):
         """Makes the folder, or goes on in it."""
         output.make_folder(self.path)
+        if self._lock is None:
+            self._lock = FolderLock(self.path)
+            if self._read() is not None:
+                raise ValueError(
+                    f"Another process has begun a run in '{self.path}' in the "
+                    "meantime. Give `--output` the name of another folder."
+                )
         self.write(status="running")
+
+    def release(self):
+        """Gives the folder back to whoever wants to write to it."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def write(self, **values):
         """Updates the record and writes it whole."""
@@ -100,7 +124,7 @@ class RunFolder:
                 model.optimizer.build(model.trainable_variables)
             try:
                 model.load_weights(path)
-            except (OSError, KeyError, ValueError) as error:
+            except Exception as error:  # of HDF5, of Keras
                 raise ValueError(
                     f"The state in '{path}' cannot be read: {error}\nDelete "
                     f"the folder '{self.path}' to start from the beginning."
@@ -173,7 +197,9 @@ class RunFolder:
             raise ValueError(f"'{self.path}' is a file. Expected a folder.")
         record = self.path / "run.json"
         if not record.is_file():
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and any(
+                p.name != lock.NAME for p in self.path.iterdir()
+            ):
                 raise ValueError(
                     f"The folder '{self.path}' is not empty and holds no run. "
                     "Give `--output` the name of a new folder."

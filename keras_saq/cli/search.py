@@ -1,5 +1,6 @@
 """`keras-saq search`: a policy for a model, from a proxy data set."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -9,6 +10,7 @@ from keras_saq.cli import data_flags
 from keras_saq.cli import output
 from keras_saq.cli.files import add_model_arguments
 from keras_saq.cli.files import load_model
+from keras_saq.cli.lock import FolderLock
 
 HELP = "bits for every layer, from a small proxy data set"
 DESCRIPTION = """\
@@ -135,11 +137,25 @@ def run(args):
 
 def _search(args):
     """The policy that is found."""
-    from keras_saq.search import PolicySearch
-
     budget = _budget(args)
     model = load_model(args.model, args.imports)
     proxy = _proxy(args, model)
+    with _checkpoint_lock(args.checkpoint):
+        return _find(args, model, proxy, budget)
+
+
+def _checkpoint_lock(folder):
+    """The folder of the search's state, for this process alone."""
+    if folder is None:
+        return contextlib.nullcontext()
+    folder = pathlib.Path(folder)
+    output.make_folder(folder)
+    return FolderLock(folder)
+
+
+def _find(args, model, proxy, budget):
+    from keras_saq.search import PolicySearch
+
     search = PolicySearch(
         model,
         proxy,

@@ -61,6 +61,14 @@ def _run(args):
         settings,
         {name: path for name, path in inputs.items() if path},
     )
+    try:
+        return folder, _go_on(args, folder)
+    finally:
+        folder.release()
+
+
+def _go_on(args, folder):
+    """Trains what is left; the exit code."""
     if folder.is_finished:
         print(
             f"The run in '{folder.path}' is finished; nothing was trained. "
@@ -68,9 +76,9 @@ def _run(args):
         )
         code = _export_of_finished(args, folder)
         train_text.print_results(folder)
-        return folder, code
+        return code
     try:
-        return folder, _train(args, folder)
+        return _train(args, folder)
     except KeyboardInterrupt:
         if folder.record["epochs_done"]:
             folder.write(status="interrupted")
@@ -79,7 +87,7 @@ def _run(args):
             "epochs are saved. The same command goes on there.",
             file=sys.stderr,
         )
-        return folder, EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def _check(args):

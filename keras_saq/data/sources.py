@@ -3,16 +3,17 @@
 import dataclasses
 import pathlib
 import re
-import zipfile
 
 import keras
 import numpy as np
 
+from keras_saq.data.arrays import ArrayFile
 from keras_saq.data.images import SUFFIXES
 from keras_saq.data.images import ImageFiles
 from keras_saq.data.images import fit_image
 from keras_saq.data.images import read_image
 from keras_saq.data.samples import Samples
+from keras_saq.integers import as_type
 
 _TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "validation", "val", "valid")
@@ -106,18 +107,13 @@ class ArraySource:
 
     def __post_init__(self):
         self.name = str(self.path)
-        try:
-            with self.path.open("rb") as file:
-                names = set(np.load(file, allow_pickle=False).files)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"'{self.path}' is not a readable .npz file: {error}"
-            ) from error
-        except (AttributeError, TypeError) as error:
+        self._file = ArrayFile(self.path, ".npz")
+        if not self._file.is_archive:
             raise ValueError(
                 f"'{self.path}' holds one array. Expected an .npz with arrays "
                 "x and y: `np.savez(path, x=x, y=y)`."
-            ) from error
+            )
+        names = set(self._file.names)
         pairs = {
             "train": (("x", "y"), ("x_train", "y_train")),
             "test": (("x_test", "y_test"),),
@@ -140,15 +136,8 @@ class ArraySource:
     def load(self, split, image_shape=None, limit=None, seed=0, progress=None):
         """The samples of a split."""
         check_split(self, split)
-        try:
-            with self.path.open("rb") as file:
-                arrays = np.load(file, allow_pickle=False)
-                x, y = (arrays[name] for name in self._pairs[split])
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"'{self.path}' is not readable: {error}"
-            ) from error
-        if x.ndim < 2 or len(x) != len(y) or not len(x):
+        x, y = map(self._file.read, self._pairs[split])
+        if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or not len(x):
             raise ValueError(
                 f"'{self.path}' must have at least one sample in "
                 f"{' and '.join(self._pairs[split])}, and as many labels. "
@@ -156,6 +145,12 @@ class ArraySource:
             )
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
+        for name, array in (("inputs", x), ("labels", y)):
+            if array.dtype.kind not in "biuf":
+                raise ValueError(
+                    f"The {name} of '{self.path}' must be numbers. Received "
+                    f"the type {array.dtype}."
+                )
         samples = Samples(x, _plain_labels(y), self.name)
         if limit is not None:
             samples = samples.choose(limit, seed)
@@ -166,7 +161,9 @@ class ArraySource:
 
 
 def _plain_labels(y):
-    return y.astype("int32") if y.dtype.kind in "iub" else y.astype("float32")
+    if y.dtype.kind in "iub":
+        return as_type(y, "int32", "the labels")
+    return y.astype("float32")
 
 
 def _resized(x, shape):

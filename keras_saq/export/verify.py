@@ -16,6 +16,7 @@ from keras_saq.export.parity import ParityReport
 from keras_saq.export.steps import in_steps
 from keras_saq.export.steps import step_of
 from keras_saq.export.steps import tolerance_of
+from keras_saq.integers import as_type
 from keras_saq.models.wrapper import inner_model
 
 _BATCH_SIZE = 256
@@ -192,7 +193,7 @@ def _as_arrays(model, program, x):
             f"{len(flat)} arrays were given."
         )
     return [
-        np.asarray(a, t.dtype or np.float32)
+        as_type(a, t.dtype or np.float32, f"the input '{t.name}'")
         for a, t in zip(flat, program.inputs)
     ]
 

@@ -44,9 +44,16 @@ class SearchCheckpoint(keras.callbacks.Callback):
         """
         if not self.path.exists():
             return 0, {}
-        with np.load(self.path) as file:
-            stored = dict(file)
-        if str(stored["settings"]) != self._settings:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                stored = dict(file)
+            settings = str(stored["settings"])
+        except Exception as error:  # of zip, zlib, NumPy
+            raise ValueError(
+                f"The checkpoint '{self.path}' cannot be read: {error!r}. "
+                "Give another folder, or delete the file."
+            ) from error
+        if settings != self._settings:
             raise ValueError(
                 f"The checkpoint {self.path} is of another search. Its "
                 f"settings: {stored['settings']}. Those of this one: "
