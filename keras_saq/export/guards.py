@@ -76,6 +76,7 @@ def _guards(tensor, has_channels):
         output = dataclasses.replace(
             tensor, name=f"{tensor.name}/size_{number}"
         )
-        ops.append(Op("multiply", [tensor, ones], output, path=tensor.name))
+        # Of no layer: it has no path.
+        ops.append(Op("multiply", [tensor, ones], output))
         tensor = output
     return ops

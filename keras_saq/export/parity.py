@@ -2,11 +2,17 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 
 from keras_saq.plain_text import printable_lines
 from keras_saq.table import format_table
+
+# What a file may differ from `model.predict`, whatever the reference says: the
+# noise holds a tenth of the power, or the difference is that of roundings.
+MIN_SNR_DB = 10.0
+FEW_STEPS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +32,8 @@ class OutputParity:
         exact: share of elements that equal `model.predict`.
         top1_agreement: share of samples whose largest element is at the same
             place.
+        snr_db: power of `model.predict` over that of the difference from it,
+            in decibels.
     """
 
     name: str
@@ -36,6 +44,15 @@ class OutputParity:
     mean_lsb: float
     exact: float
     top1_agreement: float
+    snr_db: float = math.inf
+
+    @property
+    def is_near(self):
+        """Whether the file is near `model.predict`: `MIN_SNR_DB`, or steps.
+
+        Rounding that goes the other way moves an output by a few steps.
+        """
+        return self.snr_db >= MIN_SNR_DB or self.max_lsb <= FEW_STEPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +99,8 @@ class ParityReport:
         reference_max_lsb: largest difference from the reference.
         within_bounds: whether every operator computes what it should, given
             its inputs in the file: exactly, or, for the few that the export
-            report names, within their bound.
+            report names, within their bound; and whether every output is
+            near `model.predict`: at least 10 dB, or at most 4 steps off.
         max_lsb: largest difference from `model.predict`.
         mean_lsb: mean difference from `model.predict`.
         exact: share of outputs that equal `model.predict`.
@@ -132,6 +150,11 @@ class ParityReport:
             lines.append(
                 "every operator is within its stated bound, given its inputs"
             )
+        for row in self.per_output:
+            if not row.is_near:
+                lines.append(
+                    f"far from model.predict: {row.name}, {row.snr_db:.1f} dB"
+                )
         if self.undelegated:
             names = ", ".join(dict.fromkeys(self.undelegated))
             lines.append(

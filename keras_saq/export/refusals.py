@@ -44,6 +44,11 @@ def _why_impossible(site):
             f"{RANDOM}, at inference too, and a file cannot; compute without "
             "where `training` is false"
         )
+    if getattr(layer, "stateful", False):
+        return (
+            "stateful=True keeps a state between calls, and a file does not; "
+            "make it an input and an output of the model"
+        )
     if any(v.dtype == "string" for v in [*site.inputs, *site.outputs]):
         return "it reads or makes text; look words up before the model"
     if getattr(layer, "data_format", None) == "channels_first":

@@ -161,7 +161,7 @@ def _layer_bytes(program, model, tensors):
                 size += sizes.get(printable(tensor.name), 0)
                 if tensor.scale is not None:
                     size += getattr(tensor.scale, "nbytes", 4)
-        if size:
+        if size and op.path:
             actual[op.path] = actual.get(op.path, 0) + size
     predicted = {}
     for row in layer_costs(model, count_operations=False):

@@ -118,6 +118,7 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
                 mean_lsb=float(differences.mean()),
                 exact=float((differences < 0.5).mean()),
                 top1_agreement=_top1_agreement(outputs[i], predicted[i]),
+                snr_db=_snr_db(outputs[i], predicted[i]),
             )
         )
         steps.append(differences.ravel())
@@ -150,7 +151,7 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
         num_outputs=steps.size,
         reference_exact=is_exact,
         reference_max_lsb=max(row.reference_max_lsb for row in rows),
-        within_bounds=within_bounds,
+        within_bounds=within_bounds and all(row.is_near for row in rows),
         max_lsb=max(row.max_lsb for row in rows),
         mean_lsb=float(steps.mean()),
         exact=float((steps < 0.5).mean()),
@@ -162,6 +163,14 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
         outputs=outputs,
         predicted=predicted,
     )
+
+
+def _snr_db(made, predicted):
+    noise = np.square(made - predicted, dtype=np.float32).mean()
+    signal = np.square(predicted, dtype=np.float32).mean()
+    if not noise:
+        return float("inf")
+    return float(10 * np.log10(max(signal, 1e-30) / noise))
 
 
 def _top1_agreement(a, b):

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_saq.layers.hidden import freeze
 from keras_saq.layers.hidden import places
 
 
@@ -18,8 +19,9 @@ class Composite:
         """Dict from place to `Hidden`; `None` unless this is a composite."""
         return self.__dict__.get("_hidden")
 
-    def _attach_hidden(self, hidden, output_places):
+    def _attach_hidden(self, hidden, output_places, frozen=()):
         self.__dict__["_hidden"] = hidden
+        self.__dict__["_frozen_places"] = tuple(frozen)
         self.__dict__["_output_places"] = list(output_places)
         self.__dict__["_is_pending"] = True
         self.__dict__["_input_sources"] = []
@@ -40,6 +42,9 @@ class Composite:
                 self._quantize_part(layers[place], entry.config)
         for place, entry in self._hidden.items():
             layers[place]._set_source(self._find(entry.source, found))
+        for place in self._frozen_places:
+            if place in found:
+                freeze(found[place])
         self.__dict__["_is_pending"] = False
         # PyTorch keeps a list of a module's parameters, to clear gradients.
         self._post_build()
@@ -74,6 +79,12 @@ class Composite:
         return {
             "hidden": {place: entry.get_config() for place, entry in parts},
             "outputs": list(self._output_places),
+            "trainable": self.trainable,
+            "frozen": [
+                place
+                for place, part in places(self).items()
+                if not part.trainable
+            ],
         }
 
     def build_from_config(self, config):

@@ -65,6 +65,14 @@ def places(root):
     return found
 
 
+def freeze(layer):
+    """Freezes one layer, and no layer in it."""
+    # Past Keras, which sets it for all layers inside, too.
+    layer._trainable = False
+    for variable in layer._trainable_variables:
+        variable.trainable = False
+
+
 def float_class(look_alike):
     """The class that a look-alike is one of, or the class itself."""
     while hasattr(look_alike, "_float_class"):

@@ -14,9 +14,12 @@ from keras_saq.layers.attention import can_unfuse
 from keras_saq.layers.batch_normalization import call_on_bias_grid
 from keras_saq.layers.composite import Composite
 from keras_saq.layers.hidden import Hidden
+from keras_saq.layers.hidden import as_float
+from keras_saq.layers.hidden import freeze
 from keras_saq.layers.hidden import serialize_float
 from keras_saq.layers.links import are_kept
 from keras_saq.layers.links import find_source
+from keras_saq.layers.observation import observer
 from keras_saq.layers.operation import OperationLayer
 from keras_saq.layers.overlay import Overlay
 from keras_saq.layers.overlay import read_uncast
@@ -28,8 +31,11 @@ from keras_saq.layers.saving import Saveable
 from keras_saq.layers.saving import refuse_legacy_format
 from keras_saq.layers.saving import renamed
 from keras_saq.layers.separable import call_in_two_steps
+from keras_saq.layers.typical import typical_output
+from keras_saq.layers.typical import typical_weight
 from keras_saq.policy import QuantizeConfig
 from keras_saq.quantizers import is_calibrating
+from keras_saq.quantizers import is_passing_through
 
 
 class Quantized(Saveable, Composite):
@@ -67,7 +73,15 @@ class Quantized(Saveable, Composite):
             else Hidden.from_config(entry)
             for place, entry in config["hidden"].items()
         }
-        return as_composite(layer, quantize, hidden, config["outputs"])
+        if not config.get("trainable", True):
+            freeze(layer)
+        return as_composite(
+            layer,
+            quantize,
+            hidden,
+            config["outputs"],
+            config.get("frozen", ()),
+        )
 
     def get_config(self):
         refuse_legacy_format(self.name)
@@ -129,8 +143,9 @@ class Quantized(Saveable, Composite):
 
     def initialize_weight_scales(self):
         """Takes the scale of each weight from the weight itself."""
-        for _, variable, quantizer in self.quantized_weights():
-            quantizer.initialize(variable)
+        for name, variable, quantizer in self.quantized_weights():
+            typical = typical_weight(self, name, variable.shape)
+            quantizer.initialize(variable, typical)
 
     def _build_quantizers(self):
         with _scope_of(self):
@@ -207,6 +222,18 @@ class Quantized(Saveable, Composite):
             return None
         return scale * ops.reshape(quantizer.scale, (-1,))
 
+    def _call(self, float_call, *args, **kwargs):
+        """Quantized or, where nothing is to be, in float; and observed."""
+        if is_passing_through():
+            with as_float([self]):
+                outputs = type(self).call(self, *args, **kwargs)
+        else:
+            outputs = self._quantized_call(float_call, *args, **kwargs)
+        observe = observer()
+        if observe is not None:
+            observe(self, args, kwargs, outputs)
+        return outputs
+
     def _quantized_call(self, float_call, inputs, *args, **kwargs):
         if self.quantized_parts is not None and self._is_pending:
             # Builds what is inside.
@@ -221,6 +248,8 @@ class Quantized(Saveable, Composite):
                 args = _quantize(self.input_quantizer, args)
         if self._relu_is_in_the_quantizer():
             return _quantize(self.output_quantizer, inputs)
+        # How large it would be, should calibration see nothing but zeros.
+        typical = functools.partial(typical_output, self, (inputs, args))
         values = self.overlaid_values()
         if values:
             with Overlay(values):
@@ -228,7 +257,7 @@ class Quantized(Saveable, Composite):
         else:
             outputs = float_call(self, inputs, *args, **kwargs)
         if self.output_quantizer is not None:
-            outputs = _quantize(self.output_quantizer, outputs)
+            outputs = _quantize(self.output_quantizer, outputs, typical)
         return outputs
 
     def _relu_is_in_the_quantizer(self):
@@ -254,7 +283,8 @@ class Quantized(Saveable, Composite):
         if self.quantize_config.bias_grid and is_weighted(self):
             bias, step = getattr(self, "bias", None), self.accumulator_step()
             if bias is not None and step is not None:
-                step = ops.reshape(step, bias.shape)
+                if step.shape != (1,):  # one for all channels
+                    step = ops.reshape(step, bias.shape)
                 values.append((bias, snap(read_uncast(bias), step)))
         return values
 
@@ -264,11 +294,25 @@ def snap(bias, step):
     return bias + ops.stop_gradient(step * ops.round(bias / step) - bias)
 
 
-def _quantize(quantizer, tensors):
+def _quantize(quantizer, tensors, typical=None):
+    """Tensors behind a quantizer, which is calibrated where it shall be."""
+    if is_passing_through():
+        return tensors
     return tree.map_structure(
-        lambda x: ops.cast(quantizer(x), x.dtype) if ops.is_tensor(x) else x,
+        lambda x: (
+            _quantize_one(quantizer, x, typical) if ops.is_tensor(x) else x
+        ),
         tensors,
     )
+
+
+def _quantize_one(quantizer, x, typical=None):
+    if not keras.backend.is_float_dtype(x.dtype):
+        # Some layers make integers where Keras's shapes speak of floats.
+        x = ops.cast(x, "float32")
+    if is_calibrating() and not quantizer.calibrated:
+        quantizer.initialize(x, typical)
+    return ops.cast(quantizer(x), x.dtype)
 
 
 def _quantize_then(quantizer, activation, x):
@@ -304,7 +348,7 @@ def quantized_class(float_class):
     def call(self, *args, **kwargs):
         if not args:
             args = (kwargs.pop(first),)
-        return self._quantized_call(float_call, *args, **kwargs)
+        return self._call(float_call, *args, **kwargs)
 
     # Keras reads the signatures of `build` and `call`: keep the originals'.
     @functools.wraps(float_class.build)
@@ -346,7 +390,7 @@ def _look_alike(layer, config):
     return look_alike
 
 
-def as_composite(layer, config, hidden, output_places=()):
+def as_composite(layer, config, hidden, output_places=(), frozen=()):
     """Turns a composite layer into its look-alike, and itself only.
 
     Args:
@@ -355,6 +399,7 @@ def as_composite(layer, config, hidden, output_places=()):
         hidden: dict from place to `Hidden`.
         output_places: where the layers are that make its outputs; `None` for
             an output that no quantized layer makes.
+        frozen: places of the layers inside that are not trainable.
 
     Returns:
         `layer`.
@@ -363,7 +408,7 @@ def as_composite(layer, config, hidden, output_places=()):
     with unlocked(layer):
         layer._attach(config)
         layer._build_quantizers()
-    layer._attach_hidden(hidden, output_places)
+    layer._attach_hidden(hidden, output_places, frozen)
     return layer
 
 

@@ -13,6 +13,8 @@ from keras_saq.layers import resolve
 from keras_saq.models.annotation import QuantizeAnnotate
 from keras_saq.models.copy import from_own_config
 from keras_saq.models.graph import is_plain_graph_model
+from keras_saq.models.state import copy_other_state
+from keras_saq.models.state import copy_trainable
 
 
 class Annotations:
@@ -145,7 +147,9 @@ def rebuild(model, function):
     result = visit(model)
     for operation, new in made.values():
         if isinstance(operation, keras.layers.Layer):
-            _copy_variables(operation, new)
+            _copy_state(operation, new)
+    for graph, new in models.values():
+        new._trainable = graph.trainable
     return result
 
 
@@ -153,7 +157,16 @@ def _copy_input(tensor):
     return from_own_config(tensor._keras_history.operation).output
 
 
-def _copy_variables(layer, copy):
+def _copy_state(layer, copy):
+    if isinstance(layer, QuantizeAnnotate) != isinstance(
+        copy, QuantizeAnnotate
+    ):
+        layer, copy = (
+            one.layer if isinstance(one, QuantizeAnnotate) else one
+            for one in (layer, copy)
+        )
+    copy_other_state(layer, copy)
+    copy_trainable(layer, copy)
     for source, target in zip(layer.variables, copy.variables, strict=True):
         # By way of NumPy: on JAX, the models would share buffers otherwise.
         target.assign(np.copy(ops.convert_to_numpy(source)))

@@ -6,6 +6,7 @@ from keras import ops
 from keras import tree
 
 from keras_saq.layers import Quantized
+from keras_saq.models.silence import warn_of_silence
 from keras_saq.quantizers import calibration_scope
 
 MAX_SAMPLES = 512
@@ -68,9 +69,10 @@ def calibrate(model, data):
     """
     if not uncalibrated_layers(model):
         return
-    inputs = _first_samples(model, data)
+    inputs = first_samples(model, data)
     with calibration_scope():
         model(inputs, training=False)
+    warn_of_silence(quantized_layers(model))
 
 
 def calibrate_from_fit_data(model, x):
@@ -98,7 +100,12 @@ def _put_back(first, rest):
     yield from rest
 
 
-def _first_samples(model, data):
+def first_samples(model, data):
+    """At most 512 samples of data as `calibrate` takes it, checked.
+
+    Returns:
+        Inputs in the structure that the model is called with.
+    """
     if _is_array_structure(model, data):
         samples = tree.map_structure(lambda a: a[:MAX_SAMPLES], data)
     else:

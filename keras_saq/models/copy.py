@@ -15,23 +15,31 @@ from keras_saq.models.graph import is_graph_model
 from keras_saq.models.graph import is_plain_graph_model
 from keras_saq.models.inside import Inside
 from keras_saq.models.model import as_quantized_model
+from keras_saq.models.state import copy_other_state
+from keras_saq.models.state import copy_trainable
+from keras_saq.models.state import forget_functions
+from keras_saq.models.state import freeze_quantizers
+from keras_saq.models.state import merged_adapters
 from keras_saq.policy import QuantizeConfig
 from keras_saq.quantizers import Quantizer
 
 
 def quantized_copy(model, plan):
     """A copy of `model` that is quantized as a `Plan` says."""
-    if is_plain_graph_model(model):
-        copy = _QuantizedCopy(plan).run(model)
-    else:
-        copy = rebuild(model)
-        copy_variables(model, copy)
-        copy = quantize_inside(copy, Inside(plan, model))
+    with merged_adapters(model) as (adapters, values):
+        if is_plain_graph_model(model):
+            copy = _QuantizedCopy(plan, values, adapters).run(model)
+        else:
+            copy = rebuild(model)
+            copy_variables(model, copy, values, adapters)
+            copy_trainable(model, copy)
+            copy = quantize_inside(copy, Inside(plan, model))
     return _finish(copy)
 
 
 def quantized_in_place(model, plan):
     """Makes of `model` itself what a `Plan` says."""
+    forget_functions(model)
     return _finish(quantize_inside(model, Inside(plan, model)))
 
 
@@ -43,6 +51,7 @@ def _finish(model):
     for layer in model._flatten_layers():
         if isinstance(layer, Quantized):
             layer.initialize_weight_scales()
+    freeze_quantizers(model)
     return as_quantized_model(model)
 
 
@@ -52,11 +61,15 @@ class GraphCopy:
     Args:
         values: dict from `id` of a variable to what its copy shall hold,
             where that is something else.
+        left_out: ids of the variables that the copy does not have.
     """
 
-    def __init__(self, values=None):
+    def __init__(self, values=None, left_out=()):
         self._values = values
+        self._left_out = left_out
         self._copies = {}
+        # Whether the models that are being copied are trainable.
+        self._trainable = []
 
     def make(self, operation):
         """A new operation for one of the model."""
@@ -66,10 +79,21 @@ class GraphCopy:
         clone = self._clone(model)
         for layer, copy in self._copies.values():
             if not is_plain_graph_model(layer):
-                copy_variables(layer, copy, self._values)
+                copy_variables(layer, copy, self._values, self._left_out)
+                copy_trainable(layer, copy)
         return clone
 
     def _clone(self, model):
+        self._trainable.append(model.trainable)
+        try:
+            clone = self._clone_graph(model)
+        finally:
+            self._trainable.pop()
+        # Past Keras, which would also set it for the layers inside.
+        clone._trainable = model.trainable
+        return clone
+
+    def _clone_graph(self, model):
         inputs = None
         if not isinstance(model, keras.Sequential):
             # Keras would name the new input layers after their tensors.
@@ -94,8 +118,8 @@ class GraphCopy:
 
 
 class _QuantizedCopy(GraphCopy):
-    def __init__(self, plan):
-        super().__init__()
+    def __init__(self, plan, values=None, left_out=()):
+        super().__init__(values, left_out)
         self._plan = plan
 
     def make(self, operation):
@@ -103,7 +127,11 @@ class _QuantizedCopy(GraphCopy):
         if not isinstance(operation, keras.layers.Layer):
             if config is None:
                 return super().make(operation)
-            layer = OperationLayer(operation, name=operation.name)
+            layer = OperationLayer(
+                operation,
+                name=operation.name,
+                trainable=all(self._trainable),
+            )
             return quantize_layer(layer, config)
         inside = Inside(self._plan, operation)
         if inside.hidden and not (config is not None and config.weights):
@@ -152,18 +180,20 @@ def _copy_input(tensor):
     return layer.__class__.from_config(layer.get_config()).output
 
 
-def copy_variables(layer, copy, values=None):
-    """Gives a copy the values of a layer's variables.
+def copy_variables(layer, copy, values=None, left_out=()):
+    """Gives a copy the values of a layer's variables, and its other state.
 
     Args:
         layer: an operation; one that is no layer has none.
         copy: the copy.
         values: dict from `id` of a variable to a value to be taken instead.
+        left_out: ids of the layer's variables that the copy does not have.
     """
     for one in (layer, copy):
         if not isinstance(one, keras.layers.Layer):
             return
-    sources, targets = own_variables(layer), own_variables(copy)
+    sources = [v for v in own_variables(layer) if id(v) not in left_out]
+    targets = own_variables(copy)
     difference = _difference(sources, targets)
     if difference:
         raise ValueError(
@@ -173,6 +203,8 @@ def copy_variables(layer, copy, values=None):
             "itself instead of a copy:\n\n"
             "    q = keras_saq.quantize_model(model, policy, inplace=True)"
         )
+    # First, since what comes from a file of variables may be replaced.
+    copy_other_state(layer, copy)
     for source, target in zip(sources, targets):
         # By way of NumPy: the two models must not share a buffer, which
         # JAX would hand over to the first train step of one of them.

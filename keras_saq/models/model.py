@@ -12,6 +12,7 @@ from keras_saq.layers.saving import renamed
 from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.recovery import recovery
+from keras_saq.policy import layer_paths
 
 # Filled by rooms above: formats beyond those of `keras.Model.export`, and the
 # table of bits and bytes that `summary` prints.
@@ -108,6 +109,11 @@ class QuantizedModel(Saveable, Trainable):
         model.float_layers = [
             FloatLayer(**row) for row in config.get("float_layers", ())
         ]
+        # Keras tells the layers in a frozen model, and forgets the model.
+        frozen = set(config.get("frozen", ()))
+        for path, part in [("", model), *layer_paths(model)]:
+            if path in frozen:
+                part._trainable = False
         return model
 
     @property
@@ -136,7 +142,17 @@ class QuantizedModel(Saveable, Trainable):
         model.pop("compile_config", None)
         model.pop("build_config", None)
         rows = [dataclasses.asdict(row) for row in self.float_layers]
-        return {"name": self.name, "model": model, "float_layers": rows}
+        frozen = [
+            path
+            for path, part in [("", self), *layer_paths(self)]
+            if isinstance(part, keras.Model) and not part.trainable
+        ]
+        return {
+            "name": self.name,
+            "model": model,
+            "float_layers": rows,
+            "frozen": frozen,
+        }
 
 
 @functools.cache

@@ -11,8 +11,11 @@ from keras_saq.models import calibration as calibrations
 from keras_saq.models.annotation import QuantizeAnnotate
 from keras_saq.models.copy import quantized_copy
 from keras_saq.models.copy import quantized_in_place
+from keras_saq.models.copy_check import CopyCheck
 from keras_saq.models.plan import KEEP_FLOAT
 from keras_saq.models.plan import Plan
+from keras_saq.models.refusals import require_float32
+from keras_saq.models.silence import warn_of_silence
 
 # As many layers of one type are listed one by one in a warning.
 _LISTED = 3
@@ -65,16 +68,23 @@ def quantize_model(
     """
     policy = policies.get(policy)
     _check_model(model)
+    require_float32(model, inplace)
     plan = Plan(model, policy)
     _check_plan(plan, policy, strict)
+    inputs = None
+    if calibration is not None:
+        inputs = calibrations.first_samples(model, calibration)
+    check = CopyCheck(model, inputs)
     if inplace:
         quantized = quantized_in_place(model, plan)
     else:
         quantized = quantized_copy(model, plan)
     quantized.float_layers = plan.floats
+    check.require_equal(quantized)
     _warn_of_dead_kernels(quantized)
-    if calibration is not None:
-        calibrations.calibrate(quantized, calibration)
+    if inputs is not None:
+        calibrations.calibrate(quantized, inputs)
+    warn_of_silence(calibrations.quantized_layers(quantized))
     return quantized
 
 

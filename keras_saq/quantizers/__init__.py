@@ -14,6 +14,8 @@ from keras_saq.quantizers.moving_average import MovingAverage
 from keras_saq.quantizers.nipq import NIPQ
 from keras_saq.quantizers.noise_tempering import NoiseTempering
 from keras_saq.quantizers.pact import PACT
+from keras_saq.quantizers.pass_through import is_passing_through
+from keras_saq.quantizers.pass_through import pass_through_scope
 from keras_saq.quantizers.power_of_two import PowerOfTwo
 from keras_saq.quantizers.rand import RAND
 from keras_saq.quantizers.registry import check_role
@@ -39,5 +41,7 @@ __all__ = [
     "composed_kernels",
     "get",
     "is_calibrating",
+    "is_passing_through",
     "known_names",
+    "pass_through_scope",
 ]

@@ -7,6 +7,9 @@ from keras import ops
 from keras_saq.quantizers.calibration import is_calibrating
 from keras_saq.quantizers.granularity import Granularity
 from keras_saq.quantizers.initial_scale import check_finite
+from keras_saq.quantizers.pass_through import is_passing_through
+from keras_saq.quantizers.silence import find_silent
+from keras_saq.quantizers.silence import stand_in
 
 MIN_BITS = 2
 MAX_BITS = 8
@@ -67,8 +70,12 @@ class Quantizer(keras.layers.Layer):
             from the last axis, e.g. `(-1,)`; `()` for one scale per tensor.
         group_size: for kernels of shape (inputs, outputs) with
             `channel_axes=(-1,)`: how many inputs share a scale. `None`: all.
+        listens: whether some of what it was calibrated with was all zero, see
+            `keras_saq.quantizers.silence`. Calibration sets it.
 
     Attributes:
+        num_silent: how many of its scales found nothing but zeros when they
+            were taken from data.
         for_weights: whether it is made for weights.
         for_activations: whether it is made for activations.
         export_obstacle: `None` where an integer kernel can compute with
@@ -101,6 +108,7 @@ class Quantizer(keras.layers.Layer):
     # What to use instead, for the error about the wrong use.
     role_hint = None
     export_obstacle = None
+    num_silent = 0
 
     def __init__(
         self,
@@ -109,14 +117,18 @@ class Quantizer(keras.layers.Layer):
         narrow_range=False,
         channel_axes=(),
         group_size=None,
+        listens=False,
         **kwargs,
     ):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
+        # The mask of a tensor is that of its rounded values.
+        self.supports_masking = True
         self.granularity = Granularity(channel_axes, group_size)
         self._num_bits = check_bits(num_bits)
         self.signed = signed if signed is None else bool(signed)
         self.narrow_range = bool(narrow_range)
+        self.listens = bool(listens)
 
     @property
     def num_bits(self):
@@ -184,9 +196,14 @@ class Quantizer(keras.layers.Layer):
             autocast=False,
         )
         self.build_parameters(self.granularity.scale_shape(input_shape))
+        if self.listens:
+            self.build_listening()
 
     def build_parameters(self, shape):
         """Adds the variables; `shape` is that of the scale."""
+
+    def build_listening(self):
+        """Adds the variables of scales that follow what was silent."""
 
     @property
     def calibrated(self):
@@ -196,8 +213,14 @@ class Quantizer(keras.layers.Layer):
             and int(ops.convert_to_numpy(self.state)) != _UNCALIBRATED
         )
 
-    def initialize(self, x):
-        """Takes the scale, and the sign where it is open, from an array."""
+    def initialize(self, x, typical=None):
+        """Takes the scale, and the sign where it is open, from an array.
+
+        Args:
+            x: array.
+            typical: how large numbers would usually be here, in case that all
+                are zero; a number or a function without arguments.
+        """
         x = ops.convert_to_numpy(x)
         if not x.size:
             raise ValueError(
@@ -205,14 +228,25 @@ class Quantizer(keras.layers.Layer):
                 f"Received: an array of shape {x.shape}"
             )
         check_finite(x)
-        # Values that only float64 has count as the largest of float32.
-        largest = np.finfo("float32").max
-        x = np.clip(x.astype("float64"), -largest, largest).astype("float32")
+        if x.dtype == np.float64:
+            # Values that only float64 has count as the largest of float32.
+            largest = np.finfo("float32").max
+            x = np.clip(x, -largest, largest)
+        x = x.astype("float32", copy=False)
         if not self.built:
             self.build(x.shape)
+        typical = typical() if callable(typical) else typical
+        rows = self.granularity.rows(x)
         if self.signed is None:
-            self.signed = bool(x.min() < 0)
-        self.initialize_parameters(self.granularity.rows(x))
+            # Of silence the sign is open, and codes must serve both.
+            is_silent = find_silent(rows, True, typical).all()
+            self.signed = bool(is_silent or x.min() < 0)
+        silent = find_silent(rows, self.signed, typical)
+        self.num_silent = int(silent.sum())
+        if self.num_silent:
+            rows = stand_in(rows, silent, self.signed, typical)
+        self.initialize_parameters(rows)
+        self.start_listening(silent)
         self.mark_calibrated()
 
     def initialize_parameters(self, rows):
@@ -220,6 +254,21 @@ class Quantizer(keras.layers.Layer):
 
         Args:
             rows: float32 array, one row of elements per scale.
+        """
+
+    def start_listening(self, silent):
+        """Remembers, where the class can, which scales were silent.
+
+        Args:
+            silent: boolean array, one value per row of
+                `initialize_parameters`.
+        """
+
+    def hear(self, x):
+        """Lets silent scales follow the data, in training; see `silence`.
+
+        Args:
+            x: tensor after `granularity.split`.
         """
 
     def mark_calibrated(self):
@@ -233,9 +282,16 @@ class Quantizer(keras.layers.Layer):
             self.signed = state == _SIGNED
 
     def call(self, x, training=None):
+        if is_passing_through():
+            return x
+        # What is frozen learns nothing, and its noise is off.
+        training = training and self.trainable
         if is_calibrating() and not self.calibrated:
             self.initialize(x)
-        y = self.fake_quantize(self.granularity.split(x), training)
+        y = self.granularity.split(x)
+        if training and self.listens and self.trainable:
+            self.hear(ops.stop_gradient(y))
+        y = self.fake_quantize(y, training)
         return self.granularity.join(y, x.shape)
 
     def fake_quantize(self, x, training=False):
@@ -264,6 +320,8 @@ class Quantizer(keras.layers.Layer):
     def get_config(self):
         config = super().get_config()
         config.pop("dtype", None)
+        if self.listens:
+            config["listens"] = True
         return {
             **config,
             "num_bits": self._num_bits,

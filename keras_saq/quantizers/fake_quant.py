@@ -14,6 +14,10 @@ LSQ's gradient in another coordinate, with one difference: LSQ multiplies the
 gradient of s by g = 1 / sqrt(N * qmax), to make the relative change of s per
 step comparable to that of the weights, for SGD on s itself. In the logarithm
 a change is relative to begin with. `docs/results.md` has the comparison.
+
+Calibration puts the largest weight of a channel exactly on a bound, and the
+logarithm moves the bound by a rounding error. Bounds are therefore compared
+with a tolerance: what is on one gets its gradient.
 """
 
 import contextlib
@@ -24,6 +28,10 @@ import threading
 import keras
 import numpy as np
 from keras import ops
+
+# Of a bound, relative to it: far more than exp(log(s)) is off by, and far less
+# than half a step of 8 bits.
+ON_BOUND = 1.0 + 2.0**-18
 
 # Backends compute powers through logarithms, and miss some by a bit.
 _EXPONENTS = np.arange(-100, 101)
@@ -97,8 +105,12 @@ def with_gradient_of(value, surrogate):
 
 def where_inside(x, low, high):
     """`x` in [low, high], bounds included, and a constant elsewhere."""
-    inside = ops.logical_and(x >= low, x <= high)
-    return ops.where(inside, x, 0.0)
+    return ops.where(is_inside(x, low, high), x, 0.0)
+
+
+def is_inside(x, low, high):
+    """Where `x` is in [low, high], rounding errors of the bounds aside."""
+    return ops.logical_and(x >= low * ON_BOUND, x <= high * ON_BOUND)
 
 
 def clip_with_gradient(x, low, high):
@@ -134,7 +146,7 @@ def _with_gradient(qmin, qmax, step):
         # codes or masks of its own would be one more tensor in memory.
         def gradient(*args, upstream=None):
             dy = args[0] if upstream is None else upstream
-            inside = ops.logical_and(x >= qmin * scale, x <= qmax * scale)
+            inside = is_inside(x, qmin * scale, qmax * scale)
             dx = ops.where(inside, dy, 0.0)
             change = dy * ops.where(inside, y - x, y)
             return dx, _sum_to(change, scale.shape) / scale

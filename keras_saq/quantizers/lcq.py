@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_saq.quantizers.fake_quant import ON_BOUND
 from keras_saq.quantizers.granularity import Granularity
 from keras_saq.quantizers.learned_scale import LearnedScale
 from keras_saq.quantizers.standardize import standardize
@@ -127,7 +128,8 @@ class LCQ(LearnedScale):
         """g(min(|x| / alpha, 1))."""
         alpha = self.granularity.spread(self.alpha)
         magnitude = x * _sign(x)
-        part = ops.where(magnitude < alpha, magnitude / alpha, 1.0)
+        inside = magnitude < alpha * ON_BOUND
+        part = ops.where(inside, magnitude / alpha, 1.0)
         interval = ops.floor(ops.stop_gradient(part) * self.num_intervals)
         interval = ops.minimum(interval, self.num_intervals - 1.0)
         index = ops.cast(interval, "int32")

@@ -1,5 +1,7 @@
 """What quantizers with a trained scale have in common."""
 
+import contextlib
+
 import numpy as np
 from keras import ops
 
@@ -7,6 +9,9 @@ from keras_saq.quantizers.base import Quantizer
 from keras_saq.quantizers.initial_scale import RULES
 from keras_saq.quantizers.initial_scale import check_rule
 from keras_saq.quantizers.initial_scale import initial_scale as scale_from
+from keras_saq.quantizers.silence import PATIENCE
+from keras_saq.quantizers.silence import listen
+from keras_saq.quantizers.silence import scale_of
 
 
 class LearnedScale(Quantizer):
@@ -14,6 +19,8 @@ class LearnedScale(Quantizer):
 
     The scale stays positive whatever the optimizer does, and a step of the
     optimizer changes it by a factor; see `keras_saq.quantizers.fake_quant`.
+    Where calibration found nothing but zeros, there is a second factor, which
+    is not trained but follows the data; see `keras_saq.quantizers.silence`.
 
     Args:
         initial_scale: how calibration chooses the scale: `"mse"` (least
@@ -46,9 +53,62 @@ class LearnedScale(Quantizer):
             name="log_scale", shape=shape, initializer="zeros", autocast=False
         )
 
+    def build_listening(self):
+        def add(name):
+            return self.add_weight(
+                name=name,
+                shape=self.log_scale.shape,
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+                aggregation="mean",
+            )
+
+        self.log_growth = add("log_growth")
+        self.steps_left = add("steps_left")
+
+    @property
+    def total_log_scale(self):
+        """Logarithm of the scale: what is trained, and what it follows."""
+        if self.listens:
+            return self.log_scale.value + self.log_growth.value
+        return self.log_scale.value
+
     @property
     def scale(self):
-        return ops.exp(self.log_scale.value)
+        return ops.exp(self.total_log_scale)
+
+    @property
+    def _follows_its_input(self):
+        """Whether the scale is in units of what the quantizer receives."""
+        return not getattr(self, "standardize", False)
+
+    def start_listening(self, silent):
+        if not self._follows_its_input:
+            return
+        if silent.any() and not self.listens:
+            self._become_listener()
+        if self.listens:
+            silent = silent.reshape(self.log_scale.shape)
+            self.log_growth.assign(np.zeros(silent.shape, "float32"))
+            self.steps_left.assign(silent.astype("float32") * PATIENCE)
+
+    def _become_listener(self):
+        self.listens = True
+        with _unlocked(self):
+            self.build_listening()
+
+    def hear(self, x):
+        wanted = scale_of(self.granularity, x, self.qmax, self.signed)
+        # Far less than any scale, and no underflow.
+        wanted = ops.log(ops.maximum(wanted, 1e-30)) - self.log_scale.value
+        growth, left = listen(
+            self.log_growth.value,
+            self.steps_left.value,
+            ops.stop_gradient(wanted),
+        )
+        self.log_growth.assign(growth)
+        self.steps_left.assign(left)
 
     def initialize_parameters(self, rows):
         scale = scale_from(rows, self.qmin, self.qmax, self.initial_scale)
@@ -56,8 +116,34 @@ class LearnedScale(Quantizer):
 
     def set_scale(self, scale):
         """Sets the scale and marks the quantizer as calibrated."""
+        if self.listens:
+            self.start_listening(np.zeros(self.log_scale.shape, bool))
         self.log_scale.assign(np.log(np.asarray(scale, dtype="float32")))
         self.mark_calibrated()
 
+    def load_own_variables(self, store):
+        num_listening = 2
+        difference = len(store.keys()) - len(self.variables)
+        if difference == num_listening and not self.listens:
+            self._become_listener()
+        if difference == -num_listening and self.listens:
+            # Saved where nothing was silent. They are the last variables.
+            store = {key: store[key] for key in store.keys()}
+            for variable in (self.log_growth, self.steps_left):
+                store[f"{len(store)}"] = np.zeros(variable.shape, "float32")
+        super().load_own_variables(store)
+
     def get_config(self):
         return {**super().get_config(), "initial_scale": self.initial_scale}
+
+
+@contextlib.contextmanager
+def _unlocked(layer):
+    """Inside, a built layer can be given variables."""
+    was_locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        if was_locked:
+            layer._tracker.lock()

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_saq.quantizers.fake_quant import fake_quantize
 from keras_saq.quantizers.initial_scale import bounds
@@ -73,6 +74,14 @@ class LSQPlus(LearnedScale):
         shape = self.log_scale.shape
         self.set_scale(scale.reshape(shape))
         self.offset.assign((low - self.qmin * scale).reshape(shape))
+
+    def start_listening(self, silent):
+        super().start_listening(silent)
+        if silent.any():
+            # Zero stays zero, until there is something to have an offset.
+            silent = silent.reshape(self.offset.shape)
+            offset = ops.convert_to_numpy(self.offset)
+            self.offset.assign(np.where(silent, 0.0, offset))
 
     def offset_for(self, shape):
         return self.granularity.spread_over(self.offset.value, shape)

@@ -20,6 +20,7 @@ import keras
 from keras import ops
 
 from keras_saq.quantizers.fake_quant import fake_quantize
+from keras_saq.quantizers.fake_quant import is_inside
 
 
 def mix(x, scales, probabilities, ranges):
@@ -95,11 +96,8 @@ def _mixture(ranges):
                 if limits is None:
                     dscales.append(ops.zeros_like(product))
                 else:
-                    v = x / scales[i]
-                    mask = ops.cast(
-                        ops.logical_and(v >= limits[0], v <= limits[1]),
-                        "float32",
-                    )
+                    low, high = limits[0] * scales[i], limits[1] * scales[i]
+                    mask = ops.cast(is_inside(x, low, high), "float32")
                     slope = product - ops.sum(dy * mask * x)
                     dscales.append(probabilities[i] * slope / scales[i])
                 inside = inside + probabilities[i] * mask

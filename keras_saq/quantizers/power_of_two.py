@@ -44,7 +44,7 @@ class PowerOfTwo(LearnedScale):
 
     @property
     def scale(self):
-        return two_to_the(self.log_scale.value / math.log(2.0))
+        return two_to_the(self.total_log_scale / math.log(2.0))
 
     def fake_quantize(self, x, training=False):
         scale = self.granularity.spread(self.scale)

@@ -13,6 +13,8 @@ so no mask is ever written to memory.
 
 import tensorflow as tf
 
+from keras_saq.quantizers.fake_quant import ON_BOUND
+
 
 def read(x):
     """A tensor: `tf.custom_gradient` refuses variables as arguments."""
@@ -37,7 +39,11 @@ def fake_quantize_per_tensor(x, scale, qmin, qmax):
 
         def gradient(dy):
             dx, below, above = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
-                gradients=dy, inputs=x, min=low, max=high, num_bits=num_bits
+                gradients=dy,
+                inputs=x,
+                min=low * ON_BOUND,
+                max=high * ON_BOUND,
+                num_bits=num_bits,
             )
             inside = tf.reduce_sum(dx * (y - x)) / scale
             return dx, inside + qmin * below + qmax * above
@@ -60,11 +66,11 @@ def _after(first, x):
 def mix_per_tensor(x, scales, probabilities, ranges):
     """See `keras_saq.quantizers.mix.mix`."""
 
-    def bounds(i):
+    def bounds(i, tolerance=1.0):
         qmin, qmax = ranges[i]
         return {
-            "min": qmin * scales[i],
-            "max": qmax * scales[i],
+            "min": qmin * scales[i] * tolerance,
+            "max": qmax * scales[i] * tolerance,
             "num_bits": (qmax - qmin + 1).bit_length() - 1,
         }
 
@@ -90,7 +96,7 @@ def mix_per_tensor(x, scales, probabilities, ranges):
                     dscales.append(tf.zeros_like(product))
                 else:
                     masked, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
-                        gradients=dy, inputs=again, **bounds(i)
+                        gradients=dy, inputs=again, **bounds(i, ON_BOUND)
                     )
                     slope = product - tf.reduce_sum(masked * again)
                     dscales.append(probabilities[i] * slope / scales[i])

@@ -242,12 +242,6 @@ def test_models_that_cannot_be_exported(tmp_path):
     q = keras_saq.quantize_model(model, "w4a8")
     with pytest.raises(ValueError, match="cannot be exported before"):
         keras_saq.export_litert(q, path)
-    x = layers.UnitNormalization(name="norm")(layers.Dense(4)(inputs))
-    model = keras.Model(inputs, layers.Dense(3)(x))
-    with pytest.warns(UserWarning, match="stay in float"):
-        q = keras_saq.quantize_model(model, "w8a8", calibration=np.eye(4))
-    with pytest.raises(ValueError, match="norm .UnitNormalization.: no kern"):
-        keras_saq.export_litert(q, path)
     policy = keras_saq.QuantizePolicy.preset("w4a8", scheme="paper")
     model = networks.preactivation_network()
     q = keras_saq.quantize_model(model, policy, calibration=images()[0])

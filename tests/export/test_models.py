@@ -382,19 +382,32 @@ def _by_channel(codes, channels):
         (layers.Conv1DTranspose(4, 3), (8, 4), "Conv2DTranspose"),
         (layers.UpSampling2D(interpolation="bilinear"), (8, 8, 3), "nearest"),
         (layers.GRU(4, reset_after=False), (5, 4), "reset_after"),
-        (layers.LSTM(4, stateful=True, name="lstm"), (5, 4), "stateful"),
         (layers.Dense(4, activation="selu", name="d"), (8,), "activation"),
         (layers.EinsumDense("abc,bcd->abd", (5, 4)), (5, 4), "per element"),
         (layers.LayerNormalization(axis=1), (5, 4), "last axis"),
     ],
 )
 @in_float
-def test_refusals_name_the_layer_and_the_reason(layer, shape, reason, tmp_path):
-    inputs = keras.Input(shape, batch_size=4)
+def test_what_has_no_kernel_is_an_island(layer, shape, reason, tmp_path):
+    inputs = keras.Input(shape)
     x = layers.Flatten()(layer(inputs))
     model = keras.Model(inputs, layers.Dense(2)(x))
-    q = keras_saq.quantize_model(model, "w8a8", calibration=data(shape, 4))
-    with pytest.raises(ValueError, match=f"{layer.name} .*{reason}"):
+    x = data(shape, 4)
+    q = keras_saq.quantize_model(model, "w8a8", calibration=x)
+    path = tmp_path / "m.tflite"
+    report = keras_saq.export_litert(q, path)
+    found = {p: why for p, why in report.islands if p == layer.name}
+    assert reason in found[layer.name]
+    assert keras_saq.verify_litert(path, q, x).within_bounds
+
+
+@in_float
+def test_a_state_between_calls_is_refused(tmp_path):
+    inputs = keras.Input((5, 4), batch_size=4)
+    x = layers.LSTM(4, stateful=True, name="lstm")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    q = keras_saq.quantize_model(model, "w8a8", calibration=data((5, 4), 4))
+    with pytest.raises(ValueError, match="lstm .*stateful"):
         keras_saq.export_litert(q, tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
 

@@ -211,7 +211,7 @@ def test_lookup(bits):
         is_static=True,
         num_bits=bits,
     )
-    indices = Tensor("i", (), is_index=True)
+    indices = Tensor("i", (), dtype="int32")
     rows = Tensor("rows", (8,))
     op = Op("lookup", [indices, table], rows)
     x = rng.integers(0, 9, 20).astype(np.int32)

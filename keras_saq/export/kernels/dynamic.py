@@ -63,10 +63,7 @@ def _kernel(operator, version, options, **kwargs):
 KERNELS = {
     f"{PREFIX}conv": _kernel("CONV_2D", 5, weighted.conv_options),
     f"{PREFIX}fully_connected": _kernel(
-        "FULLY_CONNECTED",
-        9,
-        _fully_connected_options,
-        has_sizes=weighted.takes_rows,
+        "FULLY_CONNECTED", 9, _fully_connected_options
     ),
     f"{PREFIX}transpose_conv": _kernel(
         "TRANSPOSE_CONV",

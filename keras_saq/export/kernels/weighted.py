@@ -120,11 +120,6 @@ def fully_connected_options(op, schema):
     return options
 
 
-def takes_rows(op):
-    """Whether a longer input would count as several rows of the right one."""
-    return len(op.inputs[0].shape) == 1
-
-
 def output_shape(op):
     # XNNPACK takes the batch size from the input; the constant has one.
     return {"shape": np.array([1, *op.output.shape], np.int32)}
@@ -137,9 +132,7 @@ def _kernel(operator, version, options, **kwargs):
 KERNELS = {
     "conv": _kernel("CONV_2D", 3, conv_options),
     "depthwise": _kernel("DEPTHWISE_CONV_2D", 3, _depthwise_options),
-    "fully_connected": _kernel(
-        "FULLY_CONNECTED", 5, fully_connected_options, has_sizes=takes_rows
-    ),
+    "fully_connected": _kernel("FULLY_CONNECTED", 5, fully_connected_options),
     "transpose_conv": _kernel(
         "TRANSPOSE_CONV", 4, transpose_conv_options, constants=output_shape
     ),

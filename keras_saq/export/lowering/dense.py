@@ -51,8 +51,9 @@ def pending_of(
 ):
     """A pending kernel with weights; a scale of `None` means one."""
     channels = codes.shape[axis]
-    if scale is None:
-        scale = np.ones(channels, np.float32)
+    # Of one scale, and of none, each channel has the same.
+    scale = 1.0 if scale is None else scale
+    scale = np.broadcast_to(np.asarray(scale, np.float32), (channels,))
     bias = np.zeros(channels, np.float32) if bias is None else bias.reshape(-1)
     pending = Pending(
         kind=kind,

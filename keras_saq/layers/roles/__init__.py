@@ -4,6 +4,7 @@
 a layer is a function here.
 """
 
+from keras_saq.layers.roles.channels import is_pointwise
 from keras_saq.layers.roles.find import family
 from keras_saq.layers.roles.find import find
 from keras_saq.layers.roles.find import of_class
@@ -35,7 +36,6 @@ from keras_saq.layers.roles.role import AS_INPUTS
 from keras_saq.layers.roles.role import Role
 from keras_saq.layers.roles.table import LAYERS
 from keras_saq.layers.roles.table import OPERATIONS
-from keras_saq.layers.roles.weights import is_pointwise
 
 __all__ = [
     "ALWAYS",

@@ -75,7 +75,7 @@ def unsigned(layer):
     role = find(layer)
     if role is None:
         return NEVER
-    if role.function is None and role.activation_is_last:
+    if role.accumulates:
         return ALWAYS if function_name(layer) in UNSIGNED else NEVER
     return role.unsigned
 

@@ -11,6 +11,18 @@ Functional model is no `keras.layers.Add`, and means one.
 
 from keras import layers
 
+from keras_saq.layers.roles.channels import CELL
+from keras_saq.layers.roles.channels import DEPTHWISE
+from keras_saq.layers.roles.channels import IN_CELL
+from keras_saq.layers.roles.channels import OUTPUTS
+from keras_saq.layers.roles.channels import ROWS
+from keras_saq.layers.roles.channels import SEPARABLE
+from keras_saq.layers.roles.channels import TRANSPOSED
+from keras_saq.layers.roles.channels import always
+from keras_saq.layers.roles.channels import is_packed
+from keras_saq.layers.roles.channels import is_pointwise
+from keras_saq.layers.roles.channels import is_second_part
+from keras_saq.layers.roles.channels import of_einsum
 from keras_saq.layers.roles.functions import of_activation_layer
 from keras_saq.layers.roles.functions import of_function
 from keras_saq.layers.roles.functions import of_relu_layer
@@ -20,18 +32,6 @@ from keras_saq.layers.roles.role import IDENTITY
 from keras_saq.layers.roles.role import Role
 from keras_saq.layers.roles.role import mover
 from keras_saq.layers.roles.role import not_packed
-from keras_saq.layers.roles.weights import CELL
-from keras_saq.layers.roles.weights import DEPTHWISE
-from keras_saq.layers.roles.weights import IN_CELL
-from keras_saq.layers.roles.weights import OUTPUTS
-from keras_saq.layers.roles.weights import ROWS
-from keras_saq.layers.roles.weights import SEPARABLE
-from keras_saq.layers.roles.weights import TRANSPOSED
-from keras_saq.layers.roles.weights import always
-from keras_saq.layers.roles.weights import is_packed
-from keras_saq.layers.roles.weights import is_pointwise
-from keras_saq.layers.roles.weights import is_second_part
-from keras_saq.layers.roles.weights import of_einsum
 
 
 def _kernel(family, axes, packs=not_packed):
@@ -58,11 +58,6 @@ def _integer(family):
 def _joined(family):
     """Integers, non-negative where all that goes in is."""
     return Role(family, integer=True, unsigned=AS_INPUTS)
-
-
-def _masking(layer):
-    """Zeros stay zeros; where it masks another value, it writes zeros."""
-    return Role("masking") if layer.mask_value else mover("masking")
 
 
 # Class of a layer: its `Role`, or a function that finds it for a layer.
@@ -93,6 +88,9 @@ LAYERS = {
     layers.SimpleRNN: Role("simple_rnn", part="cell"),
     layers.SimpleRNNCell: Role("recurrent_cell", weights=always(CELL)),
     layers.TimeDistributed: Role("time_distributed", part="layer"),
+    # Its numbers pass, but which of them are masked is seen before they are
+    # rounded: a quantizer stands behind it, not in front.
+    layers.Masking: Role("masking"),
     # --- Normalizations
     layers.BatchNormalization: _integer("batch_norm"),
     layers.LayerNormalization: Role("layer_norm"),
@@ -147,7 +145,6 @@ LAYERS = {
     layers.GaussianDropout: IDENTITY,
     layers.GaussianNoise: IDENTITY,
     layers.Identity: IDENTITY,
-    layers.Masking: _masking,
     layers.SpatialDropout1D: IDENTITY,
     layers.SpatialDropout2D: IDENTITY,
     layers.SpatialDropout3D: IDENTITY,
