@@ -61,6 +61,7 @@ def load_model(path, imports=()):
     _check_model_file(path)
     print(f"loading {path} ...", file=sys.stderr)
     try:
+        guard.check_readable(path)
         with guard.weights_as_in(path), warnings.catch_warnings():
             # What old files lack is filled in by Keras.
             warnings.simplefilter("ignore", UserWarning)
