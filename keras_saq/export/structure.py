@@ -248,6 +248,8 @@ class _Reader:
             quantization = self._table(self._follow(quantization))
             scale = self._vector(quantization, 2, np.float32)
             points = self._vector(quantization, 3, np.int64)
+            if not (np.isfinite(scale).all() and (scale >= 0).all()):
+                raise Damaged("a scale is negative or not finite")
         tensor = Tensor(
             self._bytes(table, 3),
             self._types[number],
