@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import queue
@@ -39,7 +40,10 @@ class Worker:
     def close(self):
         if self._child is not None:
             self._child.kill()
-            self._child.communicate()
+            self._child.wait()
+            with contextlib.suppress(OSError):
+                self._child.stdin.close()
+            self._child.stdout.close()
             self._errors.close()
             self._child = None
 
