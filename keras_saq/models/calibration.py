@@ -71,8 +71,26 @@ def calibrate(model, data):
         return
     inputs = first_samples(model, data)
     with calibration_scope():
-        model(inputs, training=False)
+        _call(model, inputs)
     warn_of_silence(quantized_layers(model))
+
+
+def _call(model, inputs):
+    """Calls a model, if need be with as many samples as it is made for."""
+    batch = fixed_batch(model)
+    try:
+        model(inputs, training=False)
+    except Exception:
+        if batch is None or len(tree.flatten(inputs)[0]) == batch:
+            raise
+        inputs = tree.map_structure(lambda a: a[:batch], inputs)
+        model(inputs, training=False)
+
+
+def fixed_batch(model):
+    """The batch size that a model's inputs are made for, `None` if any."""
+    inputs = _symbolic_inputs(model)
+    return inputs[0].shape[0] if inputs else None
 
 
 def calibrate_from_fit_data(model, x):
@@ -148,7 +166,8 @@ def first_samples(model, data):
 def _check_shapes(model, arrays):
     if _symbolic_inputs(model) is None:
         return
-    expected = [tuple(t.shape) for t in _symbolic_inputs(model)]
+    # Of a model for batches of one size, any number of samples is accepted.
+    expected = [(None, *t.shape[1:]) for t in _symbolic_inputs(model)]
     received = [array.shape for array in arrays]
     if len(expected) != len(received) or not all(
         len(e) == len(r) and all(a in (None, b) for a, b in zip(e, r))

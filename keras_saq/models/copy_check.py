@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 from keras import tree
 
+from keras_saq.models.calibration import fixed_batch
 from keras_saq.models.descent import input_structure
 from keras_saq.models.graph import Graph
 from keras_saq.models.graph import functional
@@ -38,10 +39,11 @@ class CopyCheck:
     def __init__(self, model, inputs=None):
         self._model = model
         self._is_given = inputs is not None
+        number = fixed_batch(model) or NUM_SAMPLES
         self._inputs = (
             random_inputs(model)
             if inputs is None
-            else tree.map_structure(lambda a: a[:NUM_SAMPLES], inputs)
+            else tree.map_structure(lambda a: a[:number], inputs)
         )
         self._expected = None
         if self._inputs is not None:
