@@ -38,3 +38,27 @@ def parse_json(content):
         return json.loads(content)
     except RecursionError:
         raise ValueError("its parts are nested too deeply") from None
+
+
+def root_cause(error):
+    """What an exception is about, below those that were made of it.
+
+    Example:
+
+    >>> from keras_saq.untrusted import root_cause
+    >>> try:
+    ...     try:
+    ...         int("one")
+    ...     except ValueError as error:
+    ...         raise TypeError("no number") from error
+    ... except TypeError as error:
+    ...     print(root_cause(error))
+    invalid literal for int() with base 10: 'one'
+    """
+    seen = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__ or error
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ import zipfile
 from keras_saq.cli import failures
 from keras_saq.cli import guard
 from keras_saq.data.arrays import ArrayFile
+from keras_saq.models.graph import is_plain_graph_model
 from keras_saq.models.wrapper import inner_model
 
 _UNKNOWN = re.compile(r"(Unknown layer|Could not locate class):? '.{1,100}?'")
@@ -61,12 +62,31 @@ def load_model(path, imports=()):
     _check_model_file(path)
     print(f"loading {path} ...", file=sys.stderr)
     try:
+        guard.check_readable(path)
         with guard.weights_as_in(path), warnings.catch_warnings():
             # What old files lack is filled in by Keras.
             warnings.simplefilter("ignore", UserWarning)
-            return keras.saving.load_model(path, compile=False)
+            model = keras.saving.load_model(path, compile=False)
+            is_old = path.suffix != ".keras" and is_plain_graph_model(model)
+            return _plain(model) if is_old else model
     except Exception as error:  # of Keras, of h5py, of somebody's layer
         raise ValueError(_why_not_loaded(path, error)) from error
+
+
+def _plain(model):
+    """A model of one input that takes it as such, not as a list of one.
+
+    Files of Keras 2 have lists, and Keras 3 warns at each call without one.
+    """
+    import keras
+
+    if isinstance(model, keras.Sequential):
+        return model
+    edges = model.input, model.output
+    if not any(isinstance(e, list) and len(e) == 1 for e in edges):
+        return model
+    edges = (e[0] if isinstance(e, list) and len(e) == 1 else e for e in edges)
+    return keras.Model(*edges, name=model.name)
 
 
 def _check_model_file(path):

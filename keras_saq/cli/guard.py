@@ -9,9 +9,15 @@ ask for is bounded by its own size.
 import contextlib
 import math
 import os
+import pathlib
+import signal
+import subprocess
+import sys
 import zipfile
 
 import keras
+
+from keras_saq.cli import hdf5_probe
 
 # Weights that need no place in the file: states of random generators, and
 # what a layer makes from its settings alone.
@@ -54,6 +60,42 @@ def weights_as_in(path):
         yield
     finally:
         keras.layers.Layer.add_weight = original
+
+
+def check_readable(path):
+    """Reads the weights of a model file in a process, to see that it ends.
+
+    Args:
+        path: a `.h5` or `.keras` file.
+
+    Raises:
+        ValueError: if the file holds or ends the process that reads it. What
+            that process can report is left to who reads it next.
+    """
+    # As slow as nothing reads; starting Python is most of it.
+    seconds = 4 + _content_bytes(path) / 5e6
+    script = pathlib.Path(hdf5_probe.__file__)
+    try:
+        code = subprocess.run(
+            [sys.executable, "-P", script, os.path.abspath(path), str(seconds)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            timeout=20 * seconds,
+        ).returncode
+        name = signal.Signals(-code).name if code < 0 else ""
+    except subprocess.TimeoutExpired:
+        name = "SIGPROF"
+    if name == "SIGPROF":
+        raise ValueError(
+            "its HDF5 part is damaged: reading it does not end within "
+            f"{seconds:.0f} seconds"
+        )
+    if name:
+        raise ValueError(
+            f"its HDF5 part is damaged: reading it ends in a crash ({name})"
+        )
 
 
 def _dimensions(shape):

@@ -2,16 +2,16 @@
 
 import pathlib
 
-import numpy as np
-
 from keras_saq.export.file_report import FileReport
 from keras_saq.export.file_report import GraphTensor
 from keras_saq.export.file_report import Operation
 from keras_saq.export.file_report import StoredTensor
 from keras_saq.export.isolated import FileError
 from keras_saq.export.isolated import IsolatedFile
-
-_MAGIC = b"TFL3"
+from keras_saq.export.structure import MAGIC
+from keras_saq.export.structure import Damaged
+from keras_saq.export.structure import read_structure
+from keras_saq.plain_text import printable
 
 
 def inspect_litert(filepath):
@@ -54,11 +54,15 @@ def inspect_litert(filepath):
 
 def read_contents(filepath, content):
     """The fields of a `FileReport`, of a file's bytes."""
-    if content[4:8] != _MAGIC:
+    if content[4:8] != MAGIC:
         raise ValueError(
             f"'{filepath}' is not a .tflite file: its bytes 4 to 8 are "
-            f"{content[4:8]!r}, not {_MAGIC!r}."
+            f"{content[4:8]!r}, not {MAGIC!r}."
         )
+    try:
+        structure = read_structure(content)
+    except Damaged as error:
+        raise _damaged(filepath, error) from error
     problem, undelegated = None, frozenset()
     try:
         with IsolatedFile(content) as file:
@@ -67,67 +71,56 @@ def read_contents(filepath, content):
         if error.crashed or "not a valid Flatbuffer" in str(error):
             raise _damaged(filepath, error) from error
         problem = str(error)
-    try:
-        return _parse(filepath, content, problem, undelegated)
-    except (LookupError, ValueError, AttributeError, TypeError) as error:
-        raise _damaged(filepath, error) from error
+    return {
+        "path": str(filepath),
+        "file_bytes": len(content),
+        **_parsed(structure, problem, undelegated),
+    }
 
 
 def _damaged(filepath, error):
     return ValueError(f"'{filepath}' is damaged: {error}")
 
 
-def _parse(filepath, content, problem, undelegated):
-    from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    types = _names(schema.TensorType)
-    operators = _names(schema.BuiltinOperator)
+def _parsed(structure, problem, undelegated):
     operations, stored, buffers = [], [], {}
-    for number, graph in enumerate(model.subgraphs):
-        tensors = graph.tensors or []
-        for op in _listed(graph.operators):
-            code = model.operatorCodes[op.opcodeIndex]
-            name = operators[max(code.builtinCode, code.deprecatedBuiltinCode)]
-            if name == "CUSTOM":
-                name = _text(code.customCode)
-            outputs = [tensors[i] for i in _listed(op.outputs)]
+    for number, graph in enumerate(structure.graphs):
+        tensors = graph.tensors
+        for op in graph.operators:
+            code = structure.codes[op.code]
+            outputs = [tensors[i] for i in op.outputs]
             delegated = None
             if problem is None and number == 0:
-                key = tuple(int(i) for i in _listed(op.outputs))
-                delegated = key not in undelegated
+                delegated = op.outputs not in undelegated
             operations.append(
                 Operation(
-                    operator=name,
+                    operator=printable(code.name),
                     version=code.version,
                     # -1 is an input that is left out.
                     input_types=tuple(
-                        types[tensors[i].type]
-                        for i in _listed(op.inputs)
-                        if i >= 0
+                        tensors[i].type for i in op.inputs if i >= 0
                     ),
-                    output_types=tuple(types[t.type] for t in outputs),
+                    output_types=tuple(t.type for t in outputs),
                     output=_text(outputs[0].name) if outputs else "",
                     shape=_shape(outputs[0]) if outputs else (),
                     is_delegated=delegated,
                 )
             )
         for tensor in tensors:
-            data = model.buffers[tensor.buffer].data
-            if data is not None and len(data):
-                buffers[tensor.buffer] = len(data)
-                name, kind = _text(tensor.name), types[tensor.type]
-                shape = tuple(int(n) for n in _listed(tensor.shape))
-                stored.append(StoredTensor(name, kind, shape, len(data)))
-    first = model.subgraphs[0]
+            size = structure.buffers[tensor.buffer]
+            if size:
+                buffers[tensor.buffer] = size
+                stored.append(
+                    StoredTensor(
+                        _text(tensor.name), tensor.type, tensor.shape, size
+                    )
+                )
+    first = structure.graphs[0]
     return {
-        "path": str(filepath),
-        "file_bytes": len(content),
-        "description": _text(model.description),
-        "num_subgraphs": len(model.subgraphs),
-        "inputs": _edges(first, first.inputs, types),
-        "outputs": _edges(first, first.outputs, types),
+        "description": _text(structure.description),
+        "num_subgraphs": len(structure.graphs),
+        "inputs": _edges(first, first.inputs),
+        "outputs": _edges(first, first.outputs),
         "operations": tuple(operations),
         "tensors": tuple(stored),
         "constant_bytes": sum(buffers.values()),
@@ -135,19 +128,19 @@ def _parse(filepath, content, problem, undelegated):
     }
 
 
-def _edges(graph, indices, types):
+def _edges(graph, indices):
     edges = []
-    for i in _listed(indices):
+    for i in indices:
         tensor = graph.tensors[i]
         scale = zero_point = None
-        quantization = tensor.quantization
-        if quantization is not None and len(_listed(quantization.scale)):
-            scale = float(quantization.scale[0])
-            zero_point = int(quantization.zeroPoint[0])
+        if len(tensor.scale):
+            scale = float(tensor.scale[0])
+            points = tensor.zero_point
+            zero_point = int(points[0]) if len(points) else 0
         edges.append(
             GraphTensor(
                 _text(tensor.name),
-                types[tensor.type],
+                tensor.type,
                 _shape(tensor),
                 scale,
                 zero_point,
@@ -158,19 +151,9 @@ def _edges(graph, indices, types):
 
 def _shape(tensor):
     """With -1 for sizes that are open."""
-    shape = tensor.shape
-    if len(_listed(tensor.shapeSignature)):
-        shape = tensor.shapeSignature
-    return tuple(int(n) for n in _listed(shape))
-
-
-def _listed(values):
-    return np.zeros(0, int) if values is None else values
+    return tensor.signature or tensor.shape
 
 
 def _text(name):
-    return (name or b"").decode(errors="replace")
-
-
-def _names(enum):
-    return {v: k for k, v in vars(enum).items() if not k.startswith("_")}
+    """A name as it may be printed, and as JSON has it too."""
+    return printable(name.decode(errors="replace"))

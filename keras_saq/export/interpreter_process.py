@@ -8,9 +8,11 @@ A message is a JSON header and arrays: eight bytes of length, and an `.npz`
 without pickles.
 """
 
+import contextlib
 import io
 import json
 import os
+import signal
 import statistics
 import struct
 import sys
@@ -41,6 +43,10 @@ def write_message(stream, header, arrays=()):
     stream.flush()
 
 
+# The signal at the end of a limited time; without it there is no limit.
+OUT_OF_TIME = int(getattr(signal, "SIGPROF", 0)) or 2**31
+
+
 class Files:
     """Answers requests about files: `open`, `run`, `close`, `time`."""
 
@@ -48,7 +54,11 @@ class Files:
         self._interpreters = {}
 
     def answer(self, header, arrays):
-        return getattr(self, f"_{header.pop('request')}")(arrays, **header)
+        request = getattr(self, f"_{header.pop('request')}")
+        seconds = header.pop("seconds", None)
+        _limit_memory(header.pop("memory", None))
+        with _limited(seconds):
+            return request(arrays, **header)
 
     def _open(self, arrays, key, num_threads, delegate):
         interpreter = _load(arrays[0].tobytes(), num_threads, delegate)
@@ -223,16 +233,51 @@ def _signature_names(interpreter):
     return {str(int(d["index"])): name for name, d in details.items()}
 
 
-def _limit_memory():
-    """A damaged size must not take the whole machine's memory."""
+def memory_bytes():
+    """Memory of this machine; very much where it is not known."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 2**62
+
+
+def _limit_memory(num_bytes=None):
+    """A damaged size must not take the whole machine's memory.
+
+    Args:
+        num_bytes: what may be taken beyond what is in use; `None` for all
+            that the machine has.
+    """
     try:
         import resource
 
-        pages = os.sysconf("SC_PHYS_PAGES")
-        limit = pages * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        limit = memory_bytes()
+        if num_bytes is not None:
+            with open("/proc/self/statm", encoding="ascii") as file:
+                pages = int(file.read().split()[0])
+            in_use = pages * os.sysconf("SC_PAGE_SIZE")
+            limit = min(limit, in_use + int(num_bytes))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     except (ImportError, OSError, ValueError):
         pass  # no such limit on this system
+
+
+@contextlib.contextmanager
+def _limited(seconds):
+    """Inside, more processor time than this ends the process.
+
+    By a signal that nothing here handles, so that it also ends a loop inside
+    of a kernel.
+    """
+    if seconds is None or not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def main():

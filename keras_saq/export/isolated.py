@@ -19,8 +19,18 @@ import threading
 import numpy as np
 
 from keras_saq.export import interpreter_process
+from keras_saq.export.structure import Damaged
+from keras_saq.export.structure import read_structure
 
+# Of the clock, for what waits without computing.
 TIMEOUT = 600.0
+# Of the processor: a busy machine makes no sound file a slow one. The slowest
+# kernels on a slow machine do better than this by a factor of ten and more.
+OPEN_SECONDS = 5.0
+_SLOWEST_MULTIPLICATIONS = 1e7
+_SLOWEST_BYTES = 5e6
+# Beyond what tensors take: packed weights, workspaces, stacks of threads.
+_FREE_MEMORY = 2 << 30
 
 
 class FileError(ValueError):
@@ -85,6 +95,12 @@ class IsolatedFile:
     _numbers = itertools.count()
 
     def __init__(self, content, num_threads=1, delegate=True):
+        try:
+            self._structure = read_structure(content)
+        except Damaged as error:
+            raise FileError(str(error), crashed=True) from error
+        _check_memory(self._structure)
+        self._num_bytes = len(content)
         self._key = next(self._numbers)
         self._process = _shared_process()
         header, _ = self._process.ask(
@@ -93,6 +109,7 @@ class IsolatedFile:
                 "key": self._key,
                 "num_threads": num_threads,
                 "delegate": delegate,
+                **self._limits(1, OPEN_SECONDS),
             },
             [np.frombuffer(content, np.uint8)],
         )
@@ -128,10 +145,35 @@ class IsolatedFile:
         if self._process.is_running:
             self._process.ask({"request": "close", "key": self._key})
 
-    def run(self, arrays):
-        """The outputs for a batch of inputs, both as lists of arrays."""
+    def run(self, arrays, seconds=None):
+        """The outputs for a batch of inputs, both as lists of arrays.
+
+        Args:
+            arrays: the inputs.
+            seconds: processor time that it may take; `None`: far more than a
+                sound file of such a structure takes.
+        """
+        samples = max([1, *(len(a) for a in arrays if a.ndim)])
+        if seconds is None:
+            structure = self._structure
+            seconds = OPEN_SECONDS + samples * (
+                structure.multiplications / _SLOWEST_MULTIPLICATIONS
+                + structure.tensor_bytes / _SLOWEST_BYTES
+            )
+            if len(structure.graphs) > 1:
+                seconds = TIMEOUT  # loops
         header = {"request": "run", "key": self._key}
+        header |= self._limits(samples, seconds)
         return self._process.ask(header, arrays)[1]
+
+    def _limits(self, samples, seconds):
+        """Processor time and memory of a request."""
+        read = 2 * self._num_bytes / _SLOWEST_BYTES
+        needed = self._num_bytes + samples * self._structure.tensor_bytes
+        return {
+            "seconds": min(seconds + read, TIMEOUT),
+            "memory": _FREE_MEMORY + 20 * needed,
+        }
 
     @property
     def undelegated(self):
@@ -146,6 +188,16 @@ class IsolatedFile:
     @property
     def has_delegate(self):
         return any(node.name == "DELEGATE" for node in self.nodes)
+
+
+def _check_memory(structure):
+    """Raises for tensors that no machine like this one can hold."""
+    there = interpreter_process.memory_bytes()
+    if structure.tensor_bytes > there:
+        raise FileError(
+            f"its tensors take {structure.tensor_bytes:,} bytes, and this "
+            f"machine has {there:,} bytes of memory"
+        )
 
 
 def _delegated(nodes):
@@ -203,6 +255,7 @@ class Process:
             FileError: what the child answered, or how it ended.
         """
         timeout = TIMEOUT if timeout is None else timeout
+        seconds = header.get("seconds")
         with self._lock:
             timer = threading.Timer(timeout, self._child.kill)
             timer.start()
@@ -217,18 +270,25 @@ class Process:
                 expired = not timer.is_alive()
                 timer.cancel()
         if message is None:
-            raise FileError(self._epitaph(timeout, expired), crashed=True)
+            raise FileError(
+                self._epitaph(timeout, expired, seconds), crashed=True
+            )
         answer, arrays = message
         if "error" in answer:
             raise FileError(answer["error"])
         return answer, arrays
 
-    def _epitaph(self, timeout, expired):
+    def _epitaph(self, timeout, expired, seconds):
         """How the child ended."""
         self.close()
         if expired:
             return f"LiteRT did not finish within {timeout:g} seconds"
         code = self._child.returncode
+        if code == -interpreter_process.OUT_OF_TIME:
+            return (
+                f"LiteRT did not finish within {seconds:.0f} seconds of "
+                "processor time, far more than a sound file takes"
+            )
         how = f"exit code {code}"
         if code is not None and code < 0:
             how = signal.Signals(-code).name

@@ -6,6 +6,7 @@ from keras_saq.export.contents import read_contents
 from keras_saq.export.file_report import FileReport
 from keras_saq.export.kernels import KERNELS
 from keras_saq.export.parity import ParityReport
+from keras_saq.plain_text import printable
 from keras_saq.table import format_table
 
 # Kernels that move codes and round nothing, whoever runs them.
@@ -153,11 +154,11 @@ def _layer_bytes(program, model, tensors):
         size = 0
         if op.weights is not None:
             parts = (f"{op.output.name}/weights", f"{op.output.name}/bias")
-            size = sum(sizes.get(part, 0) for part in parts)
+            size = sum(sizes.get(printable(part), 0) for part in parts)
             size += op.weights.scale.nbytes
         for tensor in op.inputs:
             if tensor.is_constant:
-                size += sizes.get(tensor.name, 0)
+                size += sizes.get(printable(tensor.name), 0)
                 if tensor.scale is not None:
                     size += getattr(tensor.scale, "nbytes", 4)
         if size and op.path:
@@ -180,7 +181,7 @@ def _error_sources(program, operations):
         )
         for op in program.inexact_ops
     ]
-    made_by = {op.output.name: op for op in program.ops}
+    made_by = {printable(op.output.name): op for op in program.ops}
     for operation in operations:
         op = made_by.get(operation.output)
         if operation.is_delegated or op is None or op.output.is_float:

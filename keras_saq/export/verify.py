@@ -1,6 +1,7 @@
 """`verify_litert`: does the file compute what the Keras model computes?"""
 
 import pathlib
+import time
 
 import numpy as np
 from keras import ops
@@ -8,6 +9,7 @@ from keras import tree
 
 from keras_saq.export import reference
 from keras_saq.export.dynamic import program_of
+from keras_saq.export.isolated import OPEN_SECONDS
 from keras_saq.export.isolated import FileError
 from keras_saq.export.isolated import IsolatedFile
 from keras_saq.export.layerwise import compare_layers
@@ -20,6 +22,8 @@ from keras_saq.integers import as_type
 from keras_saq.models.wrapper import inner_model
 
 _BATCH_SIZE = 256
+# LiteRT's plain kernels beside TensorFlow's, and a busy machine.
+_SLOWER_THAN_REFERENCE = 100
 # Layer by layer, every tensor of a sample is held at once.
 _LAYER_SAMPLES = 32
 
@@ -86,7 +90,8 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
     try:
         with IsolatedFile(content) as file:
             inputs = _matched_inputs(filepath, file, program)
-            outputs = _run_file(program, file, inputs, arrays)
+            expected, seconds = _timed_reference(program, arrays)
+            outputs = _run_file(program, file, inputs, arrays, seconds)
             resolver = "XNNPACK"
             if not file.has_delegate:
                 resolver = "built-in kernels, no delegate"
@@ -95,7 +100,6 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
         raise ValueError(
             f"'{filepath}' is not a readable LiteRT file: {error}"
         ) from error
-    expected = _run_reference(program, arrays)
     predicted = tree.flatten(
         inner_model(model).predict(x, batch_size=_BATCH_SIZE, verbose=0)
     )
@@ -253,10 +257,23 @@ def _fed(inputs, arrays):
     return [_quantized(endpoint, arrays[i]) for endpoint, i in inputs]
 
 
-def _run_file(program, file, inputs, arrays):
+def _timed_reference(program, arrays):
+    """What the reference makes, and how long the file may take for a batch.
+
+    A file is not much slower than its reference, so one that is was damaged:
+    in a size, or in the condition of a loop.
+    """
+    start = time.perf_counter()
+    expected = _run_reference(program, arrays)
+    taken = time.perf_counter() - start
+    return expected, OPEN_SECONDS + _SLOWER_THAN_REFERENCE * taken
+
+
+def _run_file(program, file, inputs, arrays, seconds):
     """The file's real-valued outputs, in the order of the model's."""
     made = [
-        file.run(_fed(inputs, batch)) for batch in _batches(program, arrays)
+        file.run(_fed(inputs, batch), seconds)
+        for batch in _batches(program, arrays)
     ]
     return [
         _dequantized(endpoint, np.concatenate(parts))

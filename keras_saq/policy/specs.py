@@ -8,6 +8,7 @@ for each place.
 import keras
 
 from keras_saq import quantizers
+from keras_saq.untrusted import root_cause
 
 
 def normalize(spec, what):
@@ -35,6 +36,15 @@ def normalize(spec, what):
     )
 
 
+def _config_of(spec):
+    if not isinstance(spec["config"], dict):
+        raise ValueError(
+            f"The quantizer {spec['class_name']!r} of the policy has no table "
+            f"of settings. Received: config={spec['config']!r}"
+        )
+    return spec["config"]
+
+
 def make_quantizer(spec, **kwargs):
     """A quantizer of a kind, with the settings that a place asks for.
 
@@ -55,7 +65,19 @@ def make_quantizer(spec, **kwargs):
     """
     if isinstance(spec, str):
         return quantizers.get(spec, **kwargs)
-    config = {k: v for k, v in spec["config"].items() if k != "name"}
+    config = {k: v for k, v in _config_of(spec).items() if k != "name"}
     known = {*config, "name"}
     config |= {k: v for k, v in kwargs.items() if k in known}
-    return keras.saving.deserialize_keras_object({**spec, "config": config})
+    try:
+        made = keras.saving.deserialize_keras_object({**spec, "config": config})
+    except Exception as error:  # whatever a class or Keras raises
+        raise ValueError(
+            f"The quantizer {spec['class_name']!r} of the policy cannot be "
+            f"made: {root_cause(error)}"
+        ) from error
+    if not isinstance(made, quantizers.Quantizer):
+        raise ValueError(
+            f"{spec['class_name']!r} of the policy is no quantizer of "
+            f"keras_saq, but {type(made).__name__}."
+        )
+    return made

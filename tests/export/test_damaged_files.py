@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from keras_saq.export import isolated
 from keras_saq.export.contents import read_contents
 from keras_saq.export.file_report import FileReport
 from keras_saq.export.lower import lower_model
+from keras_saq.export.structure import read_structure
 from keras_saq.export.verify import verify_content
 from tests import networks
 
@@ -75,7 +77,8 @@ def test_flipped_bytes_and_truncations(flips, end):
 def crashing():
     """A file on which the interpreter itself ends with a signal."""
     model = parsed(exported()[2])
-    model.signatureDefs[0].subgraphIndex = 7
+    # A tensor that may be left out, of other operators than DEQUANTIZE.
+    model.subgraphs[0].operators[-1].inputs[0] = -1
     return packed(model)
 
 
@@ -166,3 +169,130 @@ def test_a_file_with_two_graphs_is_read():
     assert report.num_subgraphs == 3 and report.operators["WHILE"] == 1
     assert report.operators["MUL"] == 1
     assert "WHILE" in str(report)
+
+
+def _first_graph(model):
+    return model.subgraphs[0]
+
+
+def _loop(model):
+    """A list of graphs that says it has more than the file has bytes."""
+    model.subgraphs = model.subgraphs * 3
+    model.signatureDefs[0].subgraphIndex = 3
+
+
+CHANGES = {
+    "names graph 7": lambda m: setattr(m.signatureDefs[0], "subgraphIndex", 7),
+    "names graph 3": _loop,
+    "names tensor 999": lambda m: setattr(
+        m.signatureDefs[0].inputs[0], "tensorIndex", 999
+    ),
+    "a tensor that is none": lambda m: (
+        _first_graph(m).operators[0].outputs.__setitem__(0, 999)
+    ),
+    "names operator code 99": lambda m: setattr(
+        _first_graph(m).operators[1], "opcodeIndex", 99
+    ),
+    "names buffer 5000": lambda m: setattr(
+        _first_graph(m).tensors[2], "buffer", 5000
+    ),
+    "bytes are stored|are stored": lambda m: next(
+        t for t in _first_graph(m).tensors if t.name.endswith(b"weights")
+    ).shape.__setitem__(0, 2**20),
+    "shape is none": lambda m: (
+        _first_graph(m).tensors[0].shape.__setitem__(1, -8)
+    ),
+    "negative or not finite": lambda m: (
+        _first_graph(m).tensors[1].quantization.scale.__setitem__(0, np.nan)
+    ),
+    "has no graph": lambda m: setattr(m, "subgraphs", []),
+    "unknown type": lambda m: setattr(_first_graph(m).tensors[0], "type", 99),
+}
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_the_structure_is_checked_before_litert(message, monkeypatch):
+    model = parsed(exported()[2])
+    CHANGES[message](model)
+    monkeypatch.setattr(isolated, "_shared_process", None)  # is not asked
+    with pytest.raises(ValueError, match=f"'x' is damaged: .*({message})"):
+        read_contents("x", packed(model))
+
+
+def test_one_table_that_is_pointed_to_without_end():
+    """A small file of which every pointer leads to the same large list."""
+    import struct
+
+    # 20,000 graphs that are one table, of 20,000 tensors that are one table.
+    count = 20_000
+    content = bytearray(struct.pack("<I4s", 40, b"TFL3"))
+    content += struct.pack("<10H", 20, 8, *[0] * 8)  # of the empty tensor
+    content += struct.pack("<4H", 8, 8, 0, 0)
+    content += struct.pack("<HH", 0, 0)
+    start = len(content)
+    assert start == 40
+    # Model: a table whose third field is the list of graphs.
+    content += struct.pack("<i", 0)  # place of its fields, set below
+    content += struct.pack("<I", 0)
+    model_fields = len(content)
+    content += struct.pack("<6H", 12, 8, 0, 0, 4, 0)
+    struct.pack_into("<i", content, start, start - model_fields)
+    graphs = len(content)
+    struct.pack_into("<I", content, start + 4, graphs - (start + 4))
+    content += struct.pack("<I", count) + bytes(4 * count)
+    graph = len(content)
+    content += struct.pack("<iI", 0, 0)
+    graph_fields = len(content)
+    content += struct.pack("<4H", 8, 8, 4, 0)
+    struct.pack_into("<i", content, graph, graph - graph_fields)
+    tensors = len(content)
+    struct.pack_into("<I", content, graph + 4, tensors - (graph + 4))
+    content += struct.pack("<I", count) + bytes(4 * count)
+    tensor = len(content)
+    content += struct.pack("<i", 0) + struct.pack("<2H", 4, 4)
+    struct.pack_into("<i", content, tensor, -4)
+    for i in range(count):
+        for table, target in ((graphs, graph), (tensors, tensor)):
+            place = table + 4 + 4 * i
+            struct.pack_into("<I", content, place, target - place)
+    start = time.process_time()
+    with pytest.raises(ValueError, match="is damaged: "):
+        read_contents("x", bytes(content))
+    assert time.process_time() - start < 20
+
+
+def test_a_loop_without_end_is_stopped(monkeypatch):
+    """A file that is sound, and whose condition is always true."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 4), name="x")])
+    def function(x):
+        return tf.while_loop(
+            lambda i, x: i > -1, lambda i, x: (i * 1, x * 1.0), (0, x)
+        )[1]
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()]
+    )
+    content = converter.convert()
+    assert FileReport(**read_contents("loop", content)).problem is None
+    with isolated.IsolatedFile(content) as file:
+        with pytest.raises(isolated.FileError, match="processor time") as info:
+            file.run([np.ones((1, 4), np.float32)], seconds=1)
+        assert info.value.crashed
+
+
+def test_tensors_that_no_machine_holds_are_not_tried():
+    model = parsed(exported()[2])
+    graph = _first_graph(model)
+    graph.tensors[graph.inputs[0]].shape = [2**16] * 4
+    report = FileReport(**read_contents("large", packed(model)))
+    assert "bytes of memory" in report.problem
+
+
+def test_sizes_and_work_of_a_file():
+    structure = read_structure(exported()[2])
+    layers = exported()[0].layers
+    assert structure.multiplications > layers[0].kernel.shape[0]
+    assert structure.tensor_bytes > 8 * 8 * 4
+    assert [code.name for code in structure.codes][0] == "QUANTIZE"
