@@ -34,6 +34,7 @@ from keras_saq.layers.separable import call_in_two_steps
 from keras_saq.layers.typical import typical_output
 from keras_saq.layers.typical import typical_weight
 from keras_saq.policy import QuantizeConfig
+from keras_saq.quantizers import function_behind
 from keras_saq.quantizers import is_calibrating
 from keras_saq.quantizers import is_passing_through
 
@@ -243,7 +244,10 @@ class Quantized(Saveable, Composite):
             # All steps of the sequence at once, not the first one alone.
             self.layer(ops.reshape(inputs, (-1, *inputs.shape[2:])))
         if self.input_quantizer is not None:
-            inputs = _quantize(self.input_quantizer, inputs)
+            behind = None
+            if roles.is_softmax(self):
+                behind = functools.partial(float_call, self)
+            inputs = _quantize(self.input_quantizer, inputs, None, behind)
             if isinstance(self, OperationLayer):
                 args = _quantize(self.input_quantizer, args)
         if self._relu_is_in_the_quantizer():
@@ -294,29 +298,39 @@ def snap(bias, step):
     return bias + ops.stop_gradient(step * ops.round(bias / step) - bias)
 
 
-def _quantize(quantizer, tensors, typical=None):
-    """Tensors behind a quantizer, which is calibrated where it shall be."""
+def _quantize(quantizer, tensors, typical=None, behind=None):
+    """Tensors behind a quantizer, which is calibrated where it shall be.
+
+    Args:
+        quantizer: a quantizer of tensors.
+        tensors: a structure of tensors, and of what is none.
+        typical: see `Quantizer.initialize`.
+        behind: see `Quantizer.initialize`.
+    """
     if is_passing_through():
         return tensors
     return tree.map_structure(
         lambda x: (
-            _quantize_one(quantizer, x, typical) if ops.is_tensor(x) else x
+            _quantize_one(quantizer, x, typical, behind)
+            if ops.is_tensor(x)
+            else x
         ),
         tensors,
     )
 
 
-def _quantize_one(quantizer, x, typical=None):
+def _quantize_one(quantizer, x, typical=None, behind=None):
     if not keras.backend.is_float_dtype(x.dtype):
         # Some layers make integers where Keras's shapes speak of floats.
         x = ops.cast(x, "float32")
     if is_calibrating() and not quantizer.calibrated:
-        quantizer.initialize(x, typical)
+        behind = behind or function_behind(quantizer)
+        quantizer.initialize(x, typical, behind)
     return ops.cast(quantizer(x), x.dtype)
 
 
 def _quantize_then(quantizer, activation, x):
-    return activation(_quantize(quantizer, x))
+    return activation(_quantize(quantizer, x, behind=activation))
 
 
 @functools.cache

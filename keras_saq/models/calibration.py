@@ -6,6 +6,7 @@ from keras import ops
 from keras import tree
 
 from keras_saq.layers import Quantized
+from keras_saq.models.behind import functions_behind
 from keras_saq.models.silence import warn_of_silence
 from keras_saq.quantizers import calibration_scope
 
@@ -70,7 +71,7 @@ def calibrate(model, data):
     if not uncalibrated_layers(model):
         return
     inputs = first_samples(model, data)
-    with calibration_scope():
+    with calibration_scope(functions_behind(model)):
         _call(model, inputs)
     warn_of_silence(quantized_layers(model))
 

@@ -3,6 +3,7 @@
 from keras_saq.quantizers.base import Quantizer
 from keras_saq.quantizers.base import check_bits
 from keras_saq.quantizers.calibration import calibration_scope
+from keras_saq.quantizers.calibration import function_behind
 from keras_saq.quantizers.calibration import is_calibrating
 from keras_saq.quantizers.dorefa import DoReFa
 from keras_saq.quantizers.fake_quant import composed_kernels
@@ -40,6 +41,7 @@ __all__ = [
     "check_role",
     "composed_kernels",
     "get",
+    "function_behind",
     "is_calibrating",
     "is_passing_through",
     "known_names",

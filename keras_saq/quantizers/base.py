@@ -213,13 +213,15 @@ class Quantizer(keras.layers.Layer):
             and int(ops.convert_to_numpy(self.state)) != _UNCALIBRATED
         )
 
-    def initialize(self, x, typical=None):
+    def initialize(self, x, typical=None, behind=None):
         """Takes the scale, and the sign where it is open, from an array.
 
         Args:
             x: array.
             typical: how large numbers would usually be here, in case that all
                 are zero; a number or a function without arguments.
+            behind: function that reads what the quantizer makes, by whose
+                error a class that can chooses the scale; `None` if any.
         """
         x = ops.convert_to_numpy(x)
         if not x.size:
@@ -247,6 +249,8 @@ class Quantizer(keras.layers.Layer):
             rows = stand_in(rows, silent, self.signed, typical)
         self.initialize_parameters(rows)
         self.start_listening(silent)
+        if behind is not None and not self.num_silent:
+            self.initialize_behind(x, behind)
         self.mark_calibrated()
 
     def initialize_parameters(self, rows):
@@ -254,6 +258,14 @@ class Quantizer(keras.layers.Layer):
 
         Args:
             rows: float32 array, one row of elements per scale.
+        """
+
+    def initialize_behind(self, x, function):
+        """Improves the initial scale, where the class can; see `behind`.
+
+        Args:
+            x: float32 array.
+            function: of a tensor.
         """
 
     def start_listening(self, silent):

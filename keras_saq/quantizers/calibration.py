@@ -19,11 +19,20 @@ def is_calibrating():
     return getattr(_state, "active", False)
 
 
+def function_behind(quantizer):
+    """The function that reads what a quantizer makes, or `None`."""
+    return getattr(_state, "behind", {}).get(id(quantizer))
+
+
 @contextlib.contextmanager
-def calibration_scope():
+def calibration_scope(behind=None):
     """Inside, each uncalibrated quantizer initialises from its next input.
 
     Eager execution only: the scale is assigned while the layer is called.
+
+    Args:
+        behind: dict from `id` of a quantizer to the function of a tensor by
+            whose error its scale is chosen.
 
     Example:
 
@@ -35,9 +44,9 @@ def calibration_scope():
     >>> quantizer.calibrated
     True
     """
-    previous = is_calibrating()
-    _state.active = True
+    previous = is_calibrating(), getattr(_state, "behind", {})
+    _state.active, _state.behind = True, behind or {}
     try:
         yield
     finally:
-        _state.active = previous
+        _state.active, _state.behind = previous

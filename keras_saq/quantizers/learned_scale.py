@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_saq.quantizers.base import Quantizer
+from keras_saq.quantizers.behind import scale_behind
 from keras_saq.quantizers.initial_scale import RULES
 from keras_saq.quantizers.initial_scale import check_rule
 from keras_saq.quantizers.initial_scale import initial_scale as scale_from
@@ -82,6 +83,12 @@ class LearnedScale(Quantizer):
     def _follows_its_input(self):
         """Whether the scale is in units of what the quantizer receives."""
         return not getattr(self, "standardize", False)
+
+    def initialize_behind(self, x, function):
+        if self.initial_scale == "mse" and not self.log_scale.shape:
+            scale = float(ops.convert_to_numpy(self.scale))
+            limits = self.qmin, self.qmax
+            self.set_scale(scale_behind(x, function, *limits, scale))
 
     def start_listening(self, silent):
         if not self._follows_its_input:

@@ -75,6 +75,9 @@ class LSQPlus(LearnedScale):
         self.set_scale(scale.reshape(shape))
         self.offset.assign((low - self.qmin * scale).reshape(shape))
 
+    def initialize_behind(self, x, function):
+        pass  # its own search has both ends
+
     def start_listening(self, silent):
         super().start_listening(silent)
         if silent.any():
