@@ -85,7 +85,7 @@ class LearnedScale(Quantizer):
         return not getattr(self, "standardize", False)
 
     def initialize_behind(self, x, function):
-        if self.initial_scale == "mse" and not self.log_scale.shape:
+        if self.initial_scale == "mse" and len(self.log_scale.shape) == 0:
             scale = float(ops.convert_to_numpy(self.scale))
             limits = self.qmin, self.qmax
             self.set_scale(scale_behind(x, function, *limits, scale))
