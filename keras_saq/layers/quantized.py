@@ -34,6 +34,7 @@ from keras_saq.layers.separable import call_in_two_steps
 from keras_saq.layers.typical import typical_output
 from keras_saq.layers.typical import typical_weight
 from keras_saq.policy import QuantizeConfig
+from keras_saq.quantizers import all_seen
 from keras_saq.quantizers import function_behind
 from keras_saq.quantizers import is_calibrating
 from keras_saq.quantizers import is_passing_through
@@ -323,9 +324,13 @@ def _quantize_one(quantizer, x, typical=None, behind=None):
     if not keras.backend.is_float_dtype(x.dtype):
         # Some layers make integers where Keras's shapes speak of floats.
         x = ops.cast(x, "float32")
-    if is_calibrating() and not quantizer.calibrated:
-        behind = behind or function_behind(quantizer)
-        quantizer.initialize(x, typical, behind)
+    if is_calibrating():
+        seen = all_seen(quantizer, x)
+        if not quantizer.calibrated:
+            behind = behind or function_behind(quantizer)
+            quantizer.initialize(x, typical, behind)
+        elif seen is not None:
+            quantizer.initialize(seen, typical)
     return ops.cast(quantizer(x), x.dtype)
 
 

@@ -8,7 +8,6 @@ from keras import tree
 from keras_saq.layers import Quantized
 from keras_saq.layers import roles
 from keras_saq.layers.observation import observed_by
-from keras_saq.models.graph import Graph
 from keras_saq.quantizers import pass_through_scope
 
 # Of those that bend: what ReLU clips, its own quantizer does not see.
@@ -27,16 +26,16 @@ _BENT = {
 }
 
 
-def functions_behind(model):
+def functions_behind(graph):
     """The function behind each output quantizer that only a function reads.
 
     Args:
-        model: a quantized model.
+        graph: the `Graph` of a quantized model.
 
     Returns:
         Dict from `id` of a quantizer to a function of a tensor.
     """
-    graph, found = Graph(model), {}
+    found = {}
     for site in graph.sites:
         layer = site.operation
         if not isinstance(layer, Quantized) or len(site.outputs) != 1:

@@ -7,6 +7,7 @@ from keras import tree
 
 from keras_saq.layers import Quantized
 from keras_saq.models.behind import functions_behind
+from keras_saq.models.graph import Graph
 from keras_saq.models.silence import warn_of_silence
 from keras_saq.quantizers import calibration_scope
 
@@ -71,7 +72,9 @@ def calibrate(model, data):
     if not uncalibrated_layers(model):
         return
     inputs = first_samples(model, data)
-    with calibration_scope(functions_behind(model)):
+    graph = Graph(model)
+    several = quantizers_of_several(graph) & _uncalibrated(model)
+    with calibration_scope(functions_behind(graph), several):
         _call(model, inputs)
     warn_of_silence(quantized_layers(model))
 
@@ -86,6 +89,32 @@ def _call(model, inputs):
             raise
         inputs = tree.map_structure(lambda a: a[:batch], inputs)
         model(inputs, training=False)
+
+
+def quantizers_of_several(graph):
+    """Ids of the quantizers of tensors that see more than one of them."""
+    found = set()
+    for site in graph.sites:
+        layer = site.operation
+        if not isinstance(layer, Quantized):
+            continue
+        config = layer.quantize_config
+        quantizers = [config.inputs]
+        if len(graph.sites_of(layer)) > 1:
+            quantizers += [config.inner, config.logits, config.outputs]
+        elif len(site.inputs) < 2:
+            continue
+        found.update(id(q) for q in quantizers if q is not None)
+    return found
+
+
+def _uncalibrated(model):
+    return {
+        id(quantizer)
+        for layer in quantized_layers(model)
+        for quantizer in layer.quantizers
+        if not quantizer.calibrated
+    }
 
 
 def fixed_batch(model):

@@ -1,5 +1,7 @@
 """A quantized copy of a float model, weights included."""
 
+import itertools
+
 import keras
 import numpy as np
 from keras import ops
@@ -94,17 +96,34 @@ class GraphCopy:
         return clone
 
     def _clone_graph(self, model):
-        inputs = None
+        inputs, call_function = None, None
         if not isinstance(model, keras.Sequential):
             # Keras would name the new input layers after their tensors.
             inputs = tree.map_structure(_copy_input, model.input)
+            call_function = self._caller(model)
         compiled, model.compiled = model.compiled, False  # the copy is not
         try:
             return keras.models.clone_model(
-                model, input_tensors=inputs, clone_function=self._copy
+                model,
+                input_tensors=inputs,
+                clone_function=self._copy,
+                call_function=call_function,
             )
         finally:
             model.compiled = compiled
+
+    def _caller(self, model):
+        """A function that calls the copies, node after node."""
+        nodes = iter(nodes_in_order(model))
+
+        def call(copy, *args, **kwargs):
+            return self.call(next(nodes), copy, args, kwargs)
+
+        return call
+
+    def call(self, node, copy, args, kwargs):
+        """What a copy makes where a node of the model is."""
+        return copy(*args, **kwargs)
 
     def _copy(self, operation):
         if id(operation) not in self._copies:
@@ -117,10 +136,57 @@ class GraphCopy:
         return self._copies[id(operation)][1]
 
 
+def nodes_in_order(model):
+    """The nodes of a Functional model, as Keras calls them."""
+    by_depth = model._nodes_by_depth
+    return [
+        node
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+        if node.operation and not node.is_input
+    ]
+
+
 class _QuantizedCopy(GraphCopy):
     def __init__(self, plan, values=None, left_out=()):
         super().__init__(values, left_out)
         self._plan = plan
+        self._names = set()
+
+    def call(self, node, copy, args, kwargs):
+        """With quantizers of this one call in front of it and behind it."""
+        before = {
+            number: quantizer
+            for (owner, number), quantizer in self._plan.before.items()
+            if owner == id(node)
+        }
+        if before:
+            numbers = itertools.count()
+
+            def fill(x):
+                if not isinstance(x, keras.KerasTensor):
+                    return x
+                number = next(numbers)
+                if number not in before:
+                    return x
+                name = f"{copy.name}_input_{number}"
+                return self._stop(name, before[number])(x)
+
+            args, kwargs = tree.map_structure(fill, (args, kwargs))
+        outputs = copy(*args, **kwargs)
+        quantizer = self._plan.behind.get(id(node))
+        if quantizer is None:
+            return outputs
+        return self._stop(f"{copy.name}_output", quantizer)(outputs)
+
+    def _stop(self, name, quantizer):
+        """A layer that does nothing but quantize what passes through."""
+        unique, number = name, 1
+        while unique in self._names:
+            unique, number = f"{name}_{number}", number + 1
+        self._names.add(unique)
+        layer = keras.layers.Identity(name=unique)
+        return quantize_layer(layer, QuantizeConfig(outputs=quantizer))
 
     def make(self, operation):
         config = self._plan.config_of(operation)

@@ -45,6 +45,11 @@ class Dataflow:
             return False
         return site.owner is None or id(site.operation) in self._lasting
 
+    def is_called_apart(self, layer):
+        """Whether a layer is called at several nodes, each with a scale."""
+        nodes = [site.node for site in self.graph.sites_of(layer)]
+        return None not in nodes and len({id(node) for node in nodes}) > 1
+
     def is_integer(self, site):
         """Whether the operation reads and writes integers in the file."""
         operation = site.operation
@@ -57,6 +62,11 @@ class Dataflow:
             return False
         if roles.is_product(operation):
             return self._bits.of_product(site) is not None
+        if roles.is_concatenate(operation) and not any(
+            map(self.is_read_as_integers, site.outputs)
+        ):
+            # Each part keeps a scale of its own: boxes beside scores.
+            return False
         return roles.is_integer(operation) or self.is_scaling(site)
 
     def is_scaling(self, site):

@@ -57,6 +57,8 @@ class Site:
         owner: the outermost composite that the operation is in, or `None`.
         closed: why a composite could not be followed; `None` otherwise.
         call: the `Call` with all of its arguments.
+        node: the Keras node of a plain Functional model that is this call, at
+            which a copy can have more layers; `None` elsewhere.
     """
 
     operation: object
@@ -66,6 +68,7 @@ class Site:
     owner: object = None
     closed: str | None = None
     call: Call | None = None
+    node: object = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,6 +152,7 @@ class Graph:
 
     def _run(self, model, inputs, prefix, owner, call=None):
         """The sites of a Functional or Sequential model."""
+        is_sequential = isinstance(model, keras.Sequential)
         model = functional(model)
         if call is None:
             call = Call(tuple(tree.flatten(model.inputs)), {})
@@ -167,21 +171,24 @@ class Graph:
             for tensor, value in zip(tree.flatten(model.inputs), inputs)
         }
         nodes = sorted_nodes(model.inputs, model.outputs)
-        return self._walk(nodes, values, model.outputs, prefix, owner)
+        is_plain = not is_sequential and owner is None
+        return self._walk(nodes, values, model.outputs, prefix, owner, is_plain)
 
-    def _walk(self, nodes, values, outputs, prefix, owner):
+    def _walk(self, nodes, values, outputs, prefix, owner, is_plain=False):
         for node in nodes:
             operation = node.operation
             path = f"{prefix}{operation.name}"
             inputs = [values[id(t)] for t in node.input_tensors]
             call = _call_at(node, inputs)
-            made = self._visit(operation, call, inputs, path, owner)
+            made = self._visit(
+                operation, call, inputs, path, owner, node if is_plain else None
+            )
             values.update(
                 (id(t), value) for t, value in zip(node.output_tensors, made)
             )
         return [values[id(t)] for t in tree.flatten(outputs)]
 
-    def _visit(self, operation, call, inputs, path, owner):
+    def _visit(self, operation, call, inputs, path, owner, node=None):
         opened = not self._is_leaf(operation, path)
         if opened and is_graph_model(operation):
             inside = owner
@@ -195,14 +202,16 @@ class Graph:
             return self._open(
                 operation, call, inputs, path, f"{path}/", owner or operation
             )
-        return self._close(operation, call, inputs, path, owner)
+        return self._close(operation, call, inputs, path, owner, node=node)
 
-    def _close(self, operation, call, inputs, path, owner, closed=None):
+    def _close(
+        self, operation, call, inputs, path, owner, closed=None, node=None
+    ):
         if closed is None:
             # What a single layer reads of a mask is an argument of it.
             inputs = inputs[: len(call.arguments)]
             call = call.without_masks()
-        site = Site(operation, path, inputs, [], owner, closed, call)
+        site = Site(operation, path, inputs, [], owner, closed, call, node)
         site.outputs.extend(
             Value(tuple(t.shape), site, path, t.dtype) for t in call.outputs
         )

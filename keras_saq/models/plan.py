@@ -37,12 +37,19 @@ class Plan:
     Attributes:
         graph: the model's `Graph`.
         configs: dict from `id(layer)` to its `QuantizeConfig`.
+        before: dict from `(id of a node, number of one of its inputs)` to the
+            quantizer of what this one call reads there.
+        behind: dict from `id` of a node to the quantizer of what this one call
+            makes. A layer that is called at several nodes has a scale for
+            each of them; so has each operand of an operation.
         floats: list of `FloatLayer`.
         num_weighted: number of layers whose weights are quantized.
     """
 
     def __init__(self, model, policy):
         self.configs = {}
+        self.before = {}
+        self.behind = {}
         self.floats = []
         self._opened = set()
         self._policy = policy
@@ -106,8 +113,8 @@ class Plan:
         )
 
     def _report_float(self, site, bits):
-        if bits is not None:
-            return  # weight-only
+        if bits is not None or roles.is_concatenate(site.operation):
+            return  # weight-only; and parts that are joined as they are
         if not self._bits.has_activations:
             return
         operation = site.operation
@@ -168,15 +175,18 @@ class Plan:
             return
         if has_integer_bias(layer) and flow.is_integer(site):
             # With a batch norm behind, the bias is rounded there.
-            config.bias_grid = not any(
+            # Called at several nodes, its bias is on several grids.
+            config.bias_grid = not flow.is_called_apart(layer) and not any(
                 roles.is_batch_norm(reader.operation)
                 and flow.is_fused_onward(site.outputs[0])
                 for reader in self.graph.consumers(site.outputs[0])
             )
         elif roles.is_batch_norm(layer):
-            called_once = len(self.graph.sites_of(layer)) == 1
-            config.bias_grid = called_once and not getattr(
-                layer, "renorm", False
+            maker = site.inputs[0].producer
+            config.bias_grid = (
+                len(self.graph.sites_of(layer)) == 1
+                and not getattr(layer, "renorm", False)
+                and not (maker and flow.is_called_apart(maker.operation))
             )
         if not flow.can_hold(site):
             return
@@ -185,7 +195,9 @@ class Plan:
                 config.inner = self._tensor_quantizer(
                     bits.activations, None, "inner_quantizer", bits
                 )
-        if config.inputs is None and self._needs_input_quantizer(site):
+        if self._place_operands(site, bits):
+            pass  # each has a quantizer of its own where it needs one
+        elif config.inputs is None and self._needs_input_quantizer(site):
             config.inputs = self._tensor_quantizer(
                 self._input_bits(site, bits), None, "input_quantizer", bits
             )
@@ -199,9 +211,16 @@ class Plan:
                 config.logits = self._tensor_quantizer(
                     self._policy.stream_bits, True, "logits_quantizer", bits
                 )
-        if config.outputs is None and any(
-            map(flow.is_quantized_at, site.outputs)
-        ):
+        is_quantized = any(map(flow.is_quantized_at, site.outputs))
+        if flow.is_called_apart(layer) and len(site.outputs) == 1:
+            if is_quantized:
+                self.behind[id(site.node)] = self._tensor_quantizer(
+                    flow.value_bits(site.outputs[0]),
+                    self._output_sign(site),
+                    "output_quantizer",
+                    bits,
+                )
+        elif config.outputs is None and is_quantized:
             config.outputs = self._tensor_quantizer(
                 max(map(flow.value_bits, site.outputs)),
                 self._output_sign(site),
@@ -214,6 +233,38 @@ class Plan:
         if all(map(self._flow.is_unsigned, site.outputs)):
             return False
         return True if self._flow.is_integer(site) else None
+
+    def _place_operands(self, site, bits):
+        """Quantizers in front of one call, of what is on no grid yet.
+
+        Returns:
+            Whether the call has several operands, or is one of several.
+        """
+        flow, layer = self._flow, site.operation
+        if site.node is None or not (
+            len(site.inputs) > 1 or flow.is_called_apart(layer)
+        ):
+            return False
+        if not flow.is_integer(site) or not _reads_a_tensor(layer):
+            return False
+        if roles.is_concatenate(layer) or flow.is_fused_into_producer(site):
+            return True
+        if roles.keeps_grid(layer) and not flow.is_wanted_as_integers(site):
+            return True  # float goes in and float comes out
+        for number, value in enumerate(site.inputs):
+            if not value.is_real:
+                continue
+            if flow.is_on_a_grid(value) and not (
+                bits is not None
+                and bits.activations
+                < flow.value_bits(flow.quantized_value(value))
+            ):
+                continue
+            self.before[id(site.node), number] = self._tensor_quantizer(
+                self._input_bits(site, bits), None, "output_quantizer", bits
+            )
+            flow.requantizing.add(id(layer))
+        return True
 
     def _needs_input_quantizer(self, site):
         flow, layer = self._flow, site.operation

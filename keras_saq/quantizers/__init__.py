@@ -2,6 +2,7 @@
 
 from keras_saq.quantizers.base import Quantizer
 from keras_saq.quantizers.base import check_bits
+from keras_saq.quantizers.calibration import all_seen
 from keras_saq.quantizers.calibration import calibration_scope
 from keras_saq.quantizers.calibration import function_behind
 from keras_saq.quantizers.calibration import is_calibrating
@@ -36,6 +37,7 @@ __all__ = [
     "PowerOfTwo",
     "Quantizer",
     "RAND",
+    "all_seen",
     "calibration_scope",
     "check_bits",
     "check_role",

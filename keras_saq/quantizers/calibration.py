@@ -3,6 +3,10 @@
 import contextlib
 import threading
 
+import numpy as np
+
+# As many elements of a tensor are kept.
+_MOST = 1 << 18
 _state = threading.local()
 
 
@@ -16,16 +20,38 @@ def is_calibrating():
     ...     print(is_calibrating())
     True
     """
-    return getattr(_state, "active", False)
+    return bool(getattr(_state, "active", False))
 
 
 def function_behind(quantizer):
     """The function that reads what a quantizer makes, or `None`."""
-    return getattr(_state, "behind", {}).get(id(quantizer))
+    return (getattr(_state, "behind", None) or {}).get(id(quantizer))
+
+
+def all_seen(quantizer, x):
+    """What a quantizer has seen in this scope, if it sees several tensors.
+
+    Args:
+        quantizer: a quantizer of tensors.
+        x: the tensor that it sees now.
+
+    Returns:
+        One float32 array of all of it, or `None` where `x` is all there is to
+        see, or more than a scale needs.
+    """
+    seen = (getattr(_state, "several", None) or {}).get(id(quantizer))
+    if seen is None:
+        return None
+    x = np.asarray(x, "float32").reshape(-1)
+    if x.size > _MOST:
+        ends = np.array([x.min(), x.max()])
+        x = np.concatenate([x[:: -(-x.size // _MOST)], ends])
+    seen.append(x)
+    return np.concatenate(seen)
 
 
 @contextlib.contextmanager
-def calibration_scope(behind=None):
+def calibration_scope(behind=None, several=()):
     """Inside, each uncalibrated quantizer initialises from its next input.
 
     Eager execution only: the scale is assigned while the layer is called.
@@ -33,6 +59,8 @@ def calibration_scope(behind=None):
     Args:
         behind: dict from `id` of a quantizer to the function of a tensor by
             whose error its scale is chosen.
+        several: ids of quantizers that see several tensors: of a layer that is
+            called more than once. Their scales are taken from all of them.
 
     Example:
 
@@ -44,9 +72,12 @@ def calibration_scope(behind=None):
     >>> quantizer.calibrated
     True
     """
-    previous = is_calibrating(), getattr(_state, "behind", {})
+    names = ("active", "behind", "several")
+    previous = [getattr(_state, name, None) for name in names]
     _state.active, _state.behind = True, behind or {}
+    _state.several = {number: [] for number in several}
     try:
         yield
     finally:
-        _state.active, _state.behind = previous
+        for name, value in zip(names, previous):
+            setattr(_state, name, value)
