@@ -157,6 +157,8 @@ class Dataflow:
         maker = site.operation
         if not self.can_hold(consumers[0]):
             return False
+        if roles.is_concatenate(reader) and not self.is_integer(consumers[0]):
+            return False
         if roles.is_concatenate(reader):
             # The concatenation's quantizer serves each of its inputs.
             return self._writes_any_grid(

@@ -18,6 +18,10 @@ _MAX_SEARCHED_PER_ROW = 1 << 13
 _BLOCK = 1 << 15
 _PERCENTILE = 99.9
 _SMALLEST, _LARGEST = 1e-12, 1e30
+# Of more codes than this, the range is not made smaller for an error that is
+# not smaller by this factor (3 dB).
+_MANY_CODES = 200
+_WORTH_CLIPPING = 2.0
 
 
 def lsq(groups, qmin, qmax, step=1):
@@ -60,7 +64,12 @@ def mse(groups, qmin, qmax, step=1):
     """
     lowest = 0.1 if qmax > 7 else 0.05
     fractions = np.linspace(1.0, lowest, _NUM_CANDIDATES["mse"])
-    return _least_error(groups, qmin, qmax, step, fractions)
+    # With codes of 8 bits, clipping a tensor gains next to nothing by this
+    # measure, and costs its largest elements: it has to be worth it.
+    granted = 1.0
+    if len(groups) == 1 and qmax - qmin > _MANY_CODES:
+        granted = _WORTH_CLIPPING
+    return _least_error(groups, qmin, qmax, step, fractions, granted)
 
 
 def dobi(groups, qmin, qmax, step=1):
@@ -200,8 +209,11 @@ def _sample(groups):
     return groups[:, :: stride | 1]
 
 
-def _least_error(groups, qmin, qmax, step, fractions):
-    """The part of the `minmax` scale that rounds with the least error."""
+def _least_error(groups, qmin, qmax, step, fractions, granted=1.0):
+    """The part of the `minmax` scale that rounds with the least error.
+
+    The whole of it, where its error is at most `granted` times the least.
+    """
     largest = minmax(groups, qmin, qmax)
     groups = _sample(groups)
     found = np.empty(largest.shape, np.float32)
@@ -209,12 +221,12 @@ def _least_error(groups, qmin, qmax, step, fractions):
     for start in range(0, len(groups), size):
         rows = slice(start, start + size)
         found[rows] = _search(
-            groups[rows], largest[rows], qmin, qmax, step, fractions
+            groups[rows], largest[rows], qmin, qmax, step, fractions, granted
         )
     return largest * found
 
 
-def _search(groups, largest, qmin, qmax, step, fractions):
+def _search(groups, largest, qmin, qmax, step, fractions, granted):
     """The best of `fractions` for each row, in units of `largest`."""
     unit = np.where(largest > 0, largest, 1.0)[:, None]
     # Codes, if nothing is clipped. What is beyond costs the same everywhere.
@@ -222,6 +234,7 @@ def _search(groups, largest, qmin, qmax, step, fractions):
     codes = np.empty_like(exact)
     best = np.full(len(exact), fractions[0], np.float32)
     least = np.full(len(exact), np.inf, np.float32)
+    first = None
     for fraction in np.asarray(fractions, np.float32):
         np.multiply(exact, 1 / fraction, out=codes)
         if step != 1:
@@ -238,4 +251,6 @@ def _search(groups, largest, qmin, qmax, step, fractions):
         better = error < least
         best[better] = fraction
         np.minimum(least, error, out=least)
-    return best
+        if first is None:
+            first = error
+    return np.where(first <= granted * least, fractions[0], best)

@@ -300,11 +300,12 @@ def lower_concatenate(builder, site, inputs):
     quantizer = getattr(layer, "output_quantizer", None)
     if quantizer is None:
         grids = {
-            (t.scale, t.zero_point)
+            None
+            if isinstance(t, Pending) or t.is_float
+            else (t.scale, t.zero_point)
             for t in inputs
-            if not isinstance(t, Pending) and not t.is_float
         }
-        if len(grids) != 1 or any(isinstance(t, Pending) for t in inputs):
+        if len(grids) != 1 or None in grids:
             inputs = [builder.in_float(t, path) for t in inputs]
         return join(builder, inputs, axis, path)
     parts = [
