@@ -11,6 +11,7 @@ from keras_saq.export.fragments.fragment import ConversionError
 from keras_saq.export.fragments.fragment import Fragment
 from keras_saq.export.fragments.quiet import quiet
 from keras_saq.export.fragments.run import run
+from keras_saq.export.fragments.substitutes import substituted
 from keras_saq.models import randomness
 from keras_saq.quantizers import composed_kernels
 
@@ -62,7 +63,7 @@ def _convert(sites, inputs, outputs, single_sample):
             value: tf.cast(tensor, value.dtype)
             for value, tensor in zip(inputs, tensors)
         }
-        with composed_kernels():
+        with composed_kernels(), substituted():
             made = run(sites, given)
         # Each output is a tensor of its own, even one that is an input.
         return [
