@@ -4,11 +4,19 @@ import contextlib
 import importlib
 
 
+# The smallest normal float32.
+_SMALLEST = 2.0**-126
+
+
 def _rsqrt(x):
-    """1 / sqrt(x): XNNPACK's RSQRT of zero is no number."""
+    """Huge at zero: XNNPACK's own result there is no number.
+
+    As 1 / sqrt(x) the converter would make the same RSQRT of it.
+    """
     import tensorflow as tf
 
-    return 1.0 / tf.math.sqrt(tf.convert_to_tensor(x))
+    x = tf.convert_to_tensor(x)
+    return tf.math.rsqrt(tf.maximum(x, tf.cast(_SMALLEST, x.dtype)))
 
 
 # Module of the backend, function, and what takes its place.
