@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 from keras import ops
+from keras.src.backend.common import global_state
 
 from keras_saq.quantizers.base import Quantizer
 from keras_saq.quantizers.behind import scale_behind
@@ -102,7 +103,7 @@ class LearnedScale(Quantizer):
 
     def _become_listener(self):
         self.listens = True
-        with _unlocked(self):
+        with _unlocked(self), _outside_of_scopes():
             self.build_listening()
 
     def hear(self, x):
@@ -142,6 +143,22 @@ class LearnedScale(Quantizer):
 
     def get_config(self):
         return {**super().get_config(), "initial_scale": self.initial_scale}
+
+
+@contextlib.contextmanager
+def _outside_of_scopes():
+    """Inside, new variables are real ones, whatever scope this is called in.
+
+    In a stateless scope, such as the one in which a layer's weights read as
+    quantized, Keras would wait with their values.
+    """
+    name = "stateless_scope"
+    scope = global_state.get_global_attribute(name)
+    global_state.set_global_attribute(name, None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(name, scope)
 
 
 @contextlib.contextmanager

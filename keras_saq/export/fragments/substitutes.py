@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 
-
 # The smallest normal float32.
 _SMALLEST = 2.0**-126
 
