@@ -22,7 +22,12 @@ _LISTED = 3
 
 
 def quantize_model(
-    model, policy="w8a8", calibration=None, strict=False, inplace=False
+    model,
+    policy="w8a8",
+    calibration=None,
+    strict=False,
+    inplace=False,
+    correct=True,
 ):
     """Returns a copy of a model that trains and computes with few bits.
 
@@ -43,6 +48,11 @@ def quantize_model(
         strict: raise, where a layer has to stay in float, instead of warning.
         inplace: quantize `model` itself instead of a copy. For models that
             cannot be copied, because a class in it has no `get_config`.
+        correct: whether `calibration` also gives batch norms their statistics
+            back, and layers without one their mean, which quantization moves.
+            That changes moving statistics and biases, also of layers that
+            are not trainable, and nothing else. Without `calibration` it does
+            nothing.
 
     Returns:
         The quantized model. It is not compiled.
@@ -83,7 +93,7 @@ def quantize_model(
     check.require_equal(quantized)
     _warn_of_dead_kernels(quantized)
     if inputs is not None:
-        calibrations.calibrate(quantized, inputs)
+        calibrations.take_scales(quantized, inputs, correct)
     warn_of_silence(calibrations.quantized_layers(quantized))
     return quantized
 
