@@ -5,6 +5,7 @@ from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.model import EXPORTERS
+from keras_saq.models.model import FORECASTS
 from keras_saq.models.model import SUMMARIES
 from keras_saq.models.model import FloatLayer
 from keras_saq.models.model import Trainable
@@ -13,6 +14,7 @@ from keras_saq.models.strip import strip
 
 __all__ = [
     "EXPORTERS",
+    "FORECASTS",
     "FloatLayer",
     "SUMMARIES",
     "Trainable",

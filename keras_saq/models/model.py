@@ -14,9 +14,11 @@ from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.recovery import recovery
 from keras_saq.policy import layer_paths
 
-# Filled by rooms above: formats beyond those of `keras.Model.export`, and the
-# table of bits and bytes that `summary` prints.
+# Filled by rooms above: formats beyond those of `keras.Model.export`, what
+# each of them will say of a model, and the table of bits and bytes that
+# `summary` prints.
 EXPORTERS = {}
+FORECASTS = {}
 SUMMARIES = {}
 
 
