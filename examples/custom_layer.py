@@ -9,7 +9,7 @@ Shows: three layers that the library does not know, in the same network.
     and exported. What has no integer kernel is a float island in the file,
     which says so.
 Needs: pip install ".[demo]"
-Time: 33 s on two busy CPU cores.
+Time: 33 s on two busy CPU cores, 33 s of processor time.
 Result: `python examples/custom_layer.py`. QAT was not compared here.
 
     layer            accuracy    loaded   bytes  file = reference

@@ -64,5 +64,7 @@ def forecast(model):
         (site.path, class_name(site.operation), reason)
         for group in {id(g): g for g in groups.values()}.values()
         for site, reason in zip(group.sites, group.reasons)
+        # Masks and indices are no numbers that could be integers instead.
+        if any(value.is_real for value in site.outputs)
     ]
     return Forecast(tuple(refused), tuple(dict.fromkeys(islands)))

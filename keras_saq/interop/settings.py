@@ -98,11 +98,13 @@ class Settings:
     def taken_from(self, x):
         """Log of the scale, and the state, from an array."""
         x = np.asarray(x, "float32")
-        signed = bool(x.min() < 0) if self.signed is None else self.signed
         rows = Granularity(self.channel_axes).rows(x)
-        silent = find_silent(rows, self.signed)
+        signed = self.signed
+        if signed is None:
+            signed = bool(find_silent(rows, True).all() or x.min() < 0)
+        silent = find_silent(rows, signed)
         if silent.any():
-            rows = stand_in(rows, silent, self.signed)
+            rows = stand_in(rows, silent, signed)
         scale = initial_scale(
             rows, *self.code_range(signed), self.initial_scale
         )

@@ -124,7 +124,11 @@ def pixels_and_probabilities():
 
 @pytest.mark.parametrize(
     "build",
-    [boxes_and_scores, boxes_and_scores_behind_a_move, pixels_and_probabilities],
+    [
+        boxes_and_scores,
+        boxes_and_scores_behind_a_move,
+        pixels_and_probabilities,
+    ],
 )
 def test_joined_outputs_of_unlike_ranges_keep_their_steps(build, tmp_path):
     model, split = build()
