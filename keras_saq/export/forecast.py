@@ -60,11 +60,13 @@ def forecast(model):
         for group in {id(g): g for g in groups.values()}.values():
             if any(roles.find(site.operation) is None for site in group.sites):
                 refused += refused_lines(group)
+    told = "\n".join(refused)
     islands = [
         (site.path, class_name(site.operation), reason)
         for group in {id(g): g for g in groups.values()}.values()
         for site, reason in zip(group.sites, group.reasons)
         # Masks and indices are no numbers that could be integers instead.
         if any(value.is_real for value in site.outputs)
+        and f"  {site.path} (" not in told
     ]
     return Forecast(tuple(refused), tuple(dict.fromkeys(islands)))

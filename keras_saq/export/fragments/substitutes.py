@@ -43,9 +43,20 @@ def _resize(resize, images, size, method="bilinear", **kwargs):
     return tf.einsum("ow,...hwc->...hoc", weights(width, size[1]), rows)
 
 
+def _resize_to_open(resize, images, size, *args, **kwargs):
+    """Without the check of sizes, which open ones do not pass."""
+    import tensorflow as tf
+    from keras.src.backend.tensorflow import image
+
+    if any(map(tf.is_tensor, size)):
+        resize = image.resize
+    return resize(images, size, *args, **kwargs)
+
+
 # Module, function, and what takes its place, which is given the function too.
 _SUBSTITUTES = (
     (f"{_BACKEND}.math", "rsqrt", _rsqrt),
+    ("keras.src.ops.image", "resize", _resize_to_open),
     ("tensorflow.image", "resize", _resize),
 )
 
