@@ -46,7 +46,7 @@ def test_sums_just_below_2_31_go_out(tmp_path):
 def test_sums_of_a_product_of_two_tensors(tmp_path):
     a, b = keras.Input((1, 140000)), keras.Input((140000, 1))
     model = keras.Model([a, b], layers.Dense(1)(ops.matmul(a, b)))
-    x = [np.ones((2, 1, 140000), "float32"), np.ones((2, 140000, 1), "float32")]
+    x = [-np.ones((2, 1, 140000), "f4"), -np.ones((2, 140000, 1), "f4")]
     refused(model, x, tmp_path, "2\\^31|overflow")
 
 

@@ -51,7 +51,8 @@ def test_open_height_and_width_stay_open(name, tmp_path):
     q, path = exported(model, IMAGES, tmp_path)
     for size in (8, 12):
         x = RANDOM.normal(size=(2, size, size, 3)).astype("float32")
-        expected = q.predict(x, verbose=0)
+        # In `predict` Keras resizes bilinearly to known sizes only.
+        expected = ops.convert_to_numpy(q(x))
         made = run(path, x)
         assert made.shape == expected.shape
         assert np.abs(made - expected).max() < 0.05 * np.abs(expected).max()
