@@ -4,6 +4,8 @@ from keras_saq.models.calibration import calibrate
 from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.models.calibration import require_calibrated
+from keras_saq.models.compare import compare
+from keras_saq.models.comparison import Comparison
 from keras_saq.models.model import EXPORTERS
 from keras_saq.models.model import FORECASTS
 from keras_saq.models.model import SUMMARIES
@@ -13,6 +15,7 @@ from keras_saq.models.quantize import quantize_model
 from keras_saq.models.strip import strip
 
 __all__ = [
+    "Comparison",
     "EXPORTERS",
     "FORECASTS",
     "FloatLayer",
@@ -20,6 +23,7 @@ __all__ = [
     "Trainable",
     "calibrate",
     "calibrate_from_fit_data",
+    "compare",
     "quantize_model",
     "quantized_layers",
     "require_calibrated",

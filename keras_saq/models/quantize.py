@@ -14,6 +14,7 @@ from keras_saq.models.copy import quantized_in_place
 from keras_saq.models.copy_check import CopyCheck
 from keras_saq.models.model import FORECASTS
 from keras_saq.models.model import FloatLayer
+from keras_saq.models.nearness import check_nearness
 from keras_saq.models.plan import KEEP_FLOAT
 from keras_saq.models.plan import Plan
 from keras_saq.models.refusals import require_float32
@@ -87,6 +88,7 @@ def quantize_model(
     _warn_of_dead_kernels(quantized)
     if inputs is not None:
         calibrations.calibrate(quantized, inputs)
+        check_nearness(quantized, inputs)
     warn_of_silence(calibrations.quantized_layers(quantized))
     _tell_of_files(quantized, strict)
     return quantized
