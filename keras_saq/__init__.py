@@ -11,7 +11,9 @@ from keras_saq.export import export_litert
 from keras_saq.export import inspect_litert
 from keras_saq.export import to_native
 from keras_saq.export import verify_litert
+from keras_saq.models import Comparison
 from keras_saq.models import calibrate
+from keras_saq.models import compare
 from keras_saq.models import quantize_model
 from keras_saq.models import strip
 from keras_saq.models.annotate import quantize_annotate_layer
@@ -38,6 +40,7 @@ from keras_saq.version import __version__
 
 __all__ = [
     "Budget",
+    "Comparison",
     "Distillation",
     "ExportReport",
     "FileReport",
@@ -54,6 +57,7 @@ __all__ = [
     "__version__",
     "benchmark_litert",
     "calibrate",
+    "compare",
     "callbacks",
     "exclude_scales_from_weight_decay",
     "export_litert",

@@ -10,6 +10,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_saq.export.accumulator import check_reach
+from keras_saq.export.accumulator import largest_code
 from keras_saq.export.program import Op
 from keras_saq.export.program import Weights
 
@@ -18,8 +20,6 @@ from keras_saq.export.program import Weights
 _SMALLEST_MULTIPLIER = np.float32(2.0**-31)
 _LARGEST_BIAS = 2.0**30
 _CONSTANT_BIAS = 2**15
-_INT8_MAX = 127
-_LARGEST_SUM = 2**31 - 1
 
 
 @dataclasses.dataclass(eq=False)
@@ -159,18 +159,15 @@ class Pending:
         (source, *_) = self.inputs
         others = tuple(i for i in range(codes.ndim) if i != self.axis)
         sums = np.abs(codes).sum(axis=others, dtype=np.int64)
-        largest = max(_INT8_MAX - source.zero_point, source.zero_point + 128)
-        reach = (sums * int(largest) + np.abs(bias)).max(initial=0)
-        if reach > _LARGEST_SUM:
-            raise ValueError(
-                f"The sums of '{self.path}' can overflow: {reach:,} for some "
-                f"inputs in range, and a file sums up to 2^31 - 1 = "
-                f"{_LARGEST_SUM:,}. Its kernel adds up "
-                f"{codes[0].size:,} products per output. Give its weights "
-                f"fewer bits, Rule(path={self.path!r}, weight_bits=4, "
-                "activation_bits=8), split the layer, or keep it in float "
-                "with keep_float=True."
-            )
+        sums = sums * largest_code(source) + np.abs(bias)
+        check_reach(
+            sums.max(initial=0),
+            self.path,
+            f"{codes[0].size:,} products per output",
+            "Give its weights fewer bits, "
+            f"Rule(path={self.path!r}, weight_bits=4, activation_bits=8), or "
+            "split the layer",
+        )
 
     def _along_channels(self, values):
         shape = [1] * self.codes.ndim

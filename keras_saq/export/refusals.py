@@ -4,7 +4,8 @@ import numpy as np
 from keras import ops
 
 from keras_saq.export.lowering.rules import why_float
-from keras_saq.layers import roles
+from keras_saq.export.wording import class_name
+from keras_saq.export.wording import refusal_of
 from keras_saq.models.randomness import RANDOM
 
 
@@ -19,22 +20,19 @@ def refuse_impossible(graph):
             its channels first, a quantizer whose codes no kernel reads, or a
             weight that is not finite.
     """
-    refused = [
-        f"  {site.path} ({_class_name(site.operation)}): {reason}"
+    refused = impossible_lines(graph)
+    if refused:
+        raise ValueError(refusal_of(refused))
+
+
+def impossible_lines(graph):
+    """A line for each layer that no file can hold: path, class, reason."""
+    lines = [
+        f"  {site.path} ({class_name(site.operation)}): {reason}"
         for site in graph.sites
         if (reason := _why_impossible(site)) is not None
     ]
-    if refused:
-        raise ValueError(
-            "No LiteRT file can hold these layers:\n"
-            + "\n".join(dict.fromkeys(refused))
-            + "\nReplace them, or leave them out of the exported model."
-        )
-
-
-def _class_name(operation):
-    operation = roles.unwrap(operation)
-    return getattr(operation, "_float_class", type(operation)).__name__
+    return list(dict.fromkeys(lines))
 
 
 def _why_impossible(site):

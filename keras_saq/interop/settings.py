@@ -7,6 +7,8 @@ import numpy as np
 from keras_saq import quantizers
 from keras_saq.quantizers.granularity import Granularity
 from keras_saq.quantizers.initial_scale import initial_scale
+from keras_saq.quantizers.silence import find_silent
+from keras_saq.quantizers.silence import stand_in
 
 # The state of a quantizer: whether it has a scale, and for which sign.
 UNCALIBRATED, UNSIGNED, SIGNED = 0, 1, 2
@@ -96,8 +98,13 @@ class Settings:
     def taken_from(self, x):
         """Log of the scale, and the state, from an array."""
         x = np.asarray(x, "float32")
-        signed = bool(x.min() < 0) if self.signed is None else self.signed
         rows = Granularity(self.channel_axes).rows(x)
+        signed = self.signed
+        if signed is None:
+            signed = bool(find_silent(rows, True).all() or x.min() < 0)
+        silent = find_silent(rows, signed)
+        if silent.any():
+            rows = stand_in(rows, silent, signed)
         scale = initial_scale(
             rows, *self.code_range(signed), self.initial_scale
         )

@@ -22,7 +22,7 @@ def observed_by(new):
     Example:
 
     >>> import keras, keras_saq, numpy as np
-    >>> from keras_saq.layers import observed_by
+    >>> from keras_saq.layers.observation import observed_by
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> q = keras_saq.quantize_model(model, "w4")
     >>> with observed_by(lambda layer, args, kwargs, made: print(made.shape)):

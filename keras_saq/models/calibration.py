@@ -1,6 +1,5 @@
 """Scales from data, before the first training step."""
 
-
 import keras
 import numpy as np
 from keras import ops
@@ -91,6 +90,9 @@ def take_scales(model, inputs, correct):
         model: a quantized model.
         inputs: what `first_samples` returns.
         correct: see `calibrate`.
+
+    Returns:
+        List of `(variable, value before)` of what was corrected.
     """
     graph = Graph(model)
     uncalibrated = _uncalibrated(model)
@@ -98,13 +100,13 @@ def take_scales(model, inputs, correct):
     if correction is not None and correction.is_empty:
         correction = None
     if correction is None and not uncalibrated:
-        return
+        return []
     several = quantizers_of_several(graph) & uncalibrated
     scales = calibration_scope(functions_behind(graph), several)
     if correction is None:
         with scales:
             _call(model, inputs)
-        return
+        return []
     # What gets compiled would keep what one of the passes switched on.
     with eagerly():
         # Nothing but the moments is left of the run in float.
@@ -123,6 +125,7 @@ def take_scales(model, inputs, correct):
         else:
             with scales, correction.applying(inputs):
                 _call(model, inputs)
+    return correction.moved()
 
 
 def _call(model, inputs):

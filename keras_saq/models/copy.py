@@ -214,6 +214,17 @@ class _QuantizedCopy(GraphCopy):
 
 def from_own_config(operation):
     """A new layer or model of the same class and settings."""
+    if type(operation) is keras.layers.Lambda:
+        # Its config has the code of a function without what the code reads.
+        return keras.layers.Lambda(
+            operation.function,
+            output_shape=operation._output_shape,
+            mask=operation.mask,
+            arguments=operation.arguments,
+            name=operation.name,
+            dtype=operation.dtype_policy,
+            trainable=operation.trainable,
+        )
     try:
         return type(operation).from_config(operation.get_config())
     except Exception as error:

@@ -13,9 +13,9 @@ from keras import tree
 from keras_saq.models.calibration import fixed_batch
 from keras_saq.models.descent import input_structure
 from keras_saq.models.eager import eagerly
-from keras_saq.models.graph import Graph
 from keras_saq.models.graph import functional
 from keras_saq.models.graph import is_graph_model
+from keras_saq.models.recording import told_of_calls
 from keras_saq.quantizers import pass_through_scope
 
 # More samples show nothing that these do not.
@@ -91,10 +91,9 @@ class CopyCheck:
             return None
 
     def _first_difference(self, quantized):
-        graph = Graph(self._model)
-        expected = _record(self._model, graph, self._inputs)
+        graph, expected = _record(self._model, self._inputs)
         with pass_through_scope():
-            made = _record(quantized, Graph(quantized), self._inputs)
+            _, made = _record(quantized, self._inputs)
         for site in graph.sites:
             pair = expected.get(site.path), made.get(site.path)
             if None not in pair and not _are_equal(*pair):
@@ -157,36 +156,16 @@ def random_inputs(model):
     return None  # several arguments, which are no inputs of `predict`
 
 
-def _record(model, graph, inputs):
+def _record(model, inputs):
     """Path of each site -> what it made, as a list of arrays."""
-    calls = {}
-    operations = {id(site.operation): site.operation for site in graph.sites}
-
-    def recorded(operation):
-        call = operation.call
-
-        def record(*args, **kwargs):
-            made = call(*args, **kwargs)
-            calls.setdefault(id(operation), []).append(_arrays(made))
-            return made
-
-        return record
-
-    for operation in operations.values():
-        # In the instance, past Keras's tracking of attributes.
-        operation.__dict__["call"] = recorded(operation)
-    try:
-        run(model, inputs)
-    finally:
-        for operation in operations.values():
-            del operation.__dict__["call"]
     found = {}
-    for site in graph.sites:
-        place = graph.sites_of(site.operation).index(site)
-        made = calls.get(id(site.operation), [])
-        if place < len(made):
-            found[site.path] = made[place]
-    return found
+
+    def tell(site, args, kwargs, made):
+        found[site.path] = _arrays(made)
+
+    with told_of_calls(model, tell) as graph:
+        run(model, inputs)
+    return graph, found
 
 
 def _are_equal(expected, made):

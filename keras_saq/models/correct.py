@@ -104,7 +104,7 @@ class Correction:
         self.inputs = tree.map_structure(lambda a: a[: self._used], inputs)
         self._in_float = {}
         self._before = {
-            id(v): np.copy(ops.convert_to_numpy(v)) for v in self._moved()
+            id(v): np.copy(ops.convert_to_numpy(v)) for v in self._variables()
         }
 
     @property
@@ -112,7 +112,11 @@ class Correction:
         """Whether there is nothing that could be corrected."""
         return not (self._norms or self._biased)
 
-    def _moved(self):
+    def moved(self):
+        """List of `(variable, value before)` of what can be corrected."""
+        return [(v, self._before[id(v)]) for v in self._variables()]
+
+    def _variables(self):
         for layer in self._norms:
             yield from (layer.moving_mean, layer.moving_variance)
         for layer in self._biased:

@@ -144,8 +144,19 @@ class Dataflow:
     def is_wanted_as_integers(self, site):
         """Whether an integer kernel, or the user, reads what a site makes."""
         return any(
-            self.is_read_as_integers(value) or self.graph.is_output(value)
+            self.is_read_as_integers(value)
+            or self.graph.is_output(value)
+            and not self._is_joined_in_float(value)
             for value in site.outputs
+        )
+
+    def _is_joined_in_float(self, value):
+        """Whether a value has parts on several grids, moved at most."""
+        maker = self.quantized_value(value).producer
+        return (
+            maker is not None
+            and roles.is_concatenate(maker.operation)
+            and not self.is_integer(maker)
         )
 
     def is_fused_onward(self, value):

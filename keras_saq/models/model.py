@@ -11,12 +11,15 @@ from keras_saq.layers.saving import refuse_legacy_format
 from keras_saq.layers.saving import renamed
 from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import require_calibrated
+from keras_saq.models.comparison import Comparison
 from keras_saq.models.recovery import recovery
 from keras_saq.policy import layer_paths
 
-# Filled by rooms above: formats beyond those of `keras.Model.export`, and the
-# table of bits and bytes that `summary` prints.
+# Filled by rooms above: formats beyond those of `keras.Model.export`, what
+# each of them will say of a model, and the table of bits and bytes that
+# `summary` prints.
 EXPORTERS = {}
+FORECASTS = {}
 SUMMARIES = {}
 
 
@@ -96,6 +99,8 @@ class QuantizedModel(Saveable, Trainable):
 
     Attributes:
         float_layers: list of `FloatLayer`: what the policy could not quantize.
+        comparison: the `Comparison` with the float model on calibration data,
+            of the time when the scales were taken; `None` without data.
     """
 
     @classmethod
@@ -109,6 +114,8 @@ class QuantizedModel(Saveable, Trainable):
         model.float_layers = [
             FloatLayer(**row) for row in config.get("float_layers", ())
         ]
+        if config.get("comparison"):
+            model.comparison = Comparison.from_dict(config["comparison"])
         # Keras tells the layers in a frozen model, and forgets the model.
         frozen = set(config.get("frozen", ()))
         for path, part in [("", model), *layer_paths(model)]:
@@ -124,6 +131,14 @@ class QuantizedModel(Saveable, Trainable):
     def float_layers(self, rows):
         # Past Keras, which would track a list as state of the model.
         self.__dict__["_float_layers"] = list(rows)
+
+    @property
+    def comparison(self):
+        return self.__dict__.get("_comparison")
+
+    @comparison.setter
+    def comparison(self, comparison):
+        self.__dict__["_comparison"] = comparison
 
     def summary(self, *args, print_fn=None, **kwargs):
         """`keras.Model.summary`, and `keras_saq.summary` below it."""
@@ -151,6 +166,7 @@ class QuantizedModel(Saveable, Trainable):
             "name": self.name,
             "model": model,
             "float_layers": rows,
+            "comparison": self.comparison and self.comparison.to_dict(),
             "frozen": frozen,
         }
 

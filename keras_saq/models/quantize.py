@@ -12,6 +12,9 @@ from keras_saq.models.annotation import QuantizeAnnotate
 from keras_saq.models.copy import quantized_copy
 from keras_saq.models.copy import quantized_in_place
 from keras_saq.models.copy_check import CopyCheck
+from keras_saq.models.model import FORECASTS
+from keras_saq.models.model import FloatLayer
+from keras_saq.models.nearness import check_nearness
 from keras_saq.models.plan import KEEP_FLOAT
 from keras_saq.models.plan import Plan
 from keras_saq.models.refusals import require_float32
@@ -45,7 +48,8 @@ def quantize_model(
         calibration: data from which the scales of activations are taken: an
             array of inputs, or an iterable of batches; see
             `keras_saq.calibrate`. Without it the first batch of `fit` serves.
-        strict: raise, where a layer has to stay in float, instead of warning.
+        strict: raise, where a layer has to stay in float or cannot be
+            exported, instead of warning.
         inplace: quantize `model` itself instead of a copy. For models that
             cannot be copied, because a class in it has no `get_config`.
         correct: whether `calibration` also gives batch norms their statistics
@@ -93,8 +97,10 @@ def quantize_model(
     check.require_equal(quantized)
     _warn_of_dead_kernels(quantized)
     if inputs is not None:
-        calibrations.take_scales(quantized, inputs, correct)
+        moved = calibrations.take_scales(quantized, inputs, correct)
+        check_nearness(quantized, inputs, moved)
     warn_of_silence(calibrations.quantized_layers(quantized))
+    _tell_of_files(quantized, strict)
     return quantized
 
 
@@ -155,6 +161,38 @@ def _check_plan(plan, policy, strict):
     warnings.warn(message, stacklevel=3)
 
 
+def _tell_of_files(model, strict):
+    """What an export will say, now instead of after a training."""
+    known = {row.path for row in model.float_layers}
+    for forecast in FORECASTS.values():
+        told = forecast(model)
+        if told.refused:
+            message = (
+                "The model trains, but no LiteRT file can hold these layers:\n"
+                + "\n".join(told.refused)
+            )
+            if strict:
+                raise ValueError(message)
+            warnings.warn(message, stacklevel=3)
+        islands = [
+            FloatLayer(*row) for row in told.islands if row[0] not in known
+        ]
+        if islands and _quantizes_activations(model):
+            warnings.warn(
+                f"{len(islands)} operation(s) will be float islands in a "
+                f"LiteRT file:\n{_table(islands)}",
+                stacklevel=3,
+            )
+
+
+def _quantizes_activations(model):
+    return any(
+        getattr(layer, f"{place}_quantizer", None) is not None
+        for layer in calibrations.quantized_layers(model)
+        for place in ("input", "output")
+    )
+
+
 def _table(floats):
     """One line per layer, or for many of a type with one reason, for all."""
     groups = {}
@@ -189,5 +227,5 @@ def _warn_of_dead_kernels(model):
         warnings.warn(
             "Much of these kernels is rounded to zero; more bits, or a "
             "trained model to start from, keep them alive:\n" + "\n".join(rows),
-            stacklevel=4,
+            stacklevel=3,
         )

@@ -3,7 +3,9 @@
 import dataclasses
 
 from keras_saq.layers.storage import FLOAT_BITS
+from keras_saq.models import Comparison
 from keras_saq.models import FloatLayer
+from keras_saq.models.comparison import output_line
 from keras_saq.models.wrapper import inner_model
 from keras_saq.search import LayerCost
 from keras_saq.search import layer_costs
@@ -30,6 +32,8 @@ class Summary:
         rows: list of `keras_saq.search.LayerCost`, one per layer call.
         floats: list of `keras_saq.models.FloatLayer`: what stayed in float
             when the model was quantized, and why.
+        comparison: the `Comparison` with the float model on calibration data,
+            or `None`.
         bops: bit operations of one inference.
         macs: multiplications of one inference.
         stored_bytes: bytes of all weights, scales and biases in the file.
@@ -37,6 +41,7 @@ class Summary:
 
     rows: list[LayerCost]
     floats: list[FloatLayer] = dataclasses.field(default_factory=list)
+    comparison: Comparison | None = None
 
     @property
     def bops(self):
@@ -76,6 +81,10 @@ class Summary:
             lines = [(f.path, f.layer_type, f.reason) for f in self.floats]
             header = ("stays in float", "type", "why")
             text += "\n\n" + format_table(header, lines, num_left=3)
+        if self.comparison is not None:
+            lines = map(output_line, self.comparison.outputs)
+            title = "signal to noise against the float model, before training:"
+            text += "\n\n" + "\n".join([title, *lines])
         return text
 
 
@@ -105,7 +114,8 @@ def summary(model, print_fn=None):
     """
     model = inner_model(model)
     floats = getattr(model, "float_layers", [])
-    result = Summary(layer_costs(model), list(floats))
+    comparison = getattr(model, "comparison", None)
+    result = Summary(layer_costs(model), list(floats), comparison)
     if print_fn is not False:
         (print_fn or print)(str(result))
     return result

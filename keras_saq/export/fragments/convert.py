@@ -95,7 +95,28 @@ def _convert_function(tf, compute, specs):
         function.get_concrete_function(), lower_control_flow=False
     )
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    return converter.convert()
+    return _with_sizes(converter.convert())
+
+
+def _with_sizes(content):
+    """The file, with sizes that LiteRT reads.
+
+    The converter leaves some open sizes as -1 where only `shapeSignature` can
+    have them.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    changed = False
+    for tensor in [t for graph in model.subgraphs for t in graph.tensors]:
+        sizes = [] if tensor.shape is None else list(tensor.shape)
+        if min(sizes, default=0) < 0:
+            tensor.shapeSignature = sizes
+            tensor.shape = [max(size, 1) for size in sizes]
+            changed = True
+    if not changed:
+        return content
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _cause(error):

@@ -6,6 +6,8 @@ from keras_saq.export.fragments.convert import file_dtype
 from keras_saq.export.lowering.builder import IN_FLOAT
 from keras_saq.export.lowering.builder import MAY_DIFFER
 from keras_saq.export.pending import Pending
+from keras_saq.export.wording import class_name
+from keras_saq.export.wording import refusal_of
 from keras_saq.layers import roles
 
 
@@ -69,11 +71,16 @@ def _converted(sites, inputs, outputs):
     try:
         return convert(sites, inputs, outputs)
     except ConversionError as error:
-        raise ValueError(
-            "No LiteRT file can hold these layers:\n"
-            + "\n".join(_culprits(sites, error))
-            + "\nReplace them, or leave them out of the exported model."
-        ) from error
+        raise ValueError(refusal_of(_culprits(sites, error))) from error
+
+
+def refused_lines(group):
+    """Lines that say why a group cannot be converted; empty if it can."""
+    try:
+        convert(group.sites, group.inputs, group.outputs)
+    except ConversionError as error:
+        return _culprits(group.sites, error)
+    return []
 
 
 def _culprits(sites, error):
@@ -83,15 +90,14 @@ def _culprits(sites, error):
         try:
             convert([site], list(dict.fromkeys(site.inputs)), site.outputs)
         except ConversionError as alone:
-            lines.append(f"  {site.path} ({_name(site)}): {alone}")
-    names = ", ".join(dict.fromkeys(map(_name, sites)))
+            name = class_name(site.operation)
+            lines.append(f"  {site.path} ({name}): {alone}")
+    names = _names(sites)
     return lines or [f"  {sites[0].path} ({names}): {error}"]
 
 
-def _name(site):
-    """The class of what a site calls."""
-    operation = roles.unwrap(site.operation)
-    return getattr(operation, "_float_class", type(operation)).__name__
+def _names(sites):
+    return ", ".join(dict.fromkeys(class_name(s.operation) for s in sites))
 
 
 def _plain(builder, tensor, path):
@@ -155,7 +161,7 @@ def _pending(fragment, tensor, inputs, value):
 
 
 def _why(fragment, sites, reasons):
-    names = ", ".join(dict.fromkeys(map(_name, sites)))
+    names = _names(sites)
     counts = ", ".join(dict.fromkeys(fragment.operators))
     reason = f"{names} {IN_FLOAT} ({counts}): {reasons[0]}"
     if fragment.is_exact:

@@ -1,7 +1,11 @@
 """Averages and maxima, over images and over sequences."""
 
+import math
+
 import numpy as np
 
+from keras_saq.export.accumulator import check_reach
+from keras_saq.export.accumulator import largest_code
 from keras_saq.export.lowering.builder import window_options
 from keras_saq.export.pending import Pending
 from keras_saq.layers import roles
@@ -19,15 +23,27 @@ def _reaches_beyond(layer, shape):
 
 def lower_global_average(builder, site, inputs):
     (source,) = inputs
+    axes = tuple(range(1, len(source.shape)))
+    return _mean(source, axes, site.operation.keepdims, site)
+
+
+def _mean(source, axes, keep_dims, site):
+    """A MEAN, whose sums of codes fit."""
+    sizes = [source.shape[axis - 1] for axis in axes]
+    if not source.is_float and None not in sizes:
+        count = math.prod(sizes)
+        check_reach(
+            count * largest_code(source),
+            site.path,
+            f"{count:,} codes per output",
+            "Average in two steps",
+        )
     return Pending(
         "mean",
         [source],
         _shape(site),
         site.path,
-        options={
-            "keep_dims": site.operation.keepdims,
-            "axes": tuple(range(1, len(source.shape))),
-        },
+        options={"keep_dims": keep_dims, "axes": axes},
         what="an average" if source.is_float else "",
     )
 
@@ -48,14 +64,7 @@ def lower_mean(builder, site, inputs):
     """`keras.ops.mean`, over any axes of a sample."""
     (source,) = inputs
     operation = roles.unwrap(site.operation)
-    return Pending(
-        "mean",
-        [source],
-        _shape(site),
-        site.path,
-        options={"keep_dims": operation.keepdims, "axes": _mean_axes(site)},
-        what="an average" if source.is_float else "",
-    )
+    return _mean(source, _mean_axes(site), operation.keepdims, site)
 
 
 def lower_average(builder, site, inputs):
@@ -67,17 +76,7 @@ def lower_average(builder, site, inputs):
     layer, path = site.operation, site.path
     (source,) = inputs
     if tuple(layer.pool_size) == source.shape[:-1]:
-        return Pending(
-            "mean",
-            [source],
-            _shape(site),
-            path,
-            options={
-                "keep_dims": True,
-                "axes": tuple(range(1, len(source.shape))),
-            },
-            what="an average" if source.is_float else "",
-        )
+        return _mean(source, tuple(range(1, len(source.shape))), True, site)
     image, window, strides = _as_image(builder, layer, source, path)
     if _reaches_beyond(layer, source.shape):
         return _average_at_borders(site, image, window, strides)

@@ -2,6 +2,8 @@
 
 import math
 
+from keras_saq.export.accumulator import check_reach
+from keras_saq.export.accumulator import largest_code
 from keras_saq.export.pending import Pending
 from keras_saq.layers import roles
 
@@ -64,6 +66,13 @@ def lower(builder, site, inputs):
     b = _matrix(builder, b, second, (batch, columns, summed), sizes, path)
     if not b.is_float:
         b = builder.with_zero_point(b, 0, path)
+        depth = math.prod(sizes[c] for c in summed)
+        check_reach(
+            depth * largest_code(a) * largest_code(b),
+            path,
+            f"{depth:,} products per output",
+            "Split the product",
+        )
     natural = [*batch, *rows, *columns]
 
     def moves(builder, tensor):

@@ -7,6 +7,7 @@ from keras import layers
 from keras_saq.layers.hidden import float_class
 from keras_saq.layers.operation import OperationLayer
 from keras_saq.layers.roles.role import Role
+from keras_saq.layers.roles.role import no_weights
 from keras_saq.layers.roles.table import LAYERS
 from keras_saq.layers.roles.table import OPERATIONS
 
@@ -49,8 +50,9 @@ def find(operation):
 
     A layer class has the role of the class that it derives from, if it
     computes the same: a subclass with a `call` of its own, or with any other
-    method of its parent's made anew, is somebody's own layer. A quantized
-    look-alike has the role of its float class.
+    method of its parent's made anew, is somebody's own layer. Of its parent
+    it keeps the weights that are quantized. A quantized look-alike has the
+    role of its float class.
 
     Args:
         operation: a layer, or another Keras operation.
@@ -98,9 +100,18 @@ def _row(layer_class):
     for each in float_class(layer_class).__mro__:
         if each in LAYERS:
             changed = any(hasattr(each, name) for name in own)
-            return None if changed else LAYERS[each]
+            return _of_own_kernel(LAYERS[each]) if changed else LAYERS[each]
         own.update(name for name in vars(each) if _is_meant(name))
     return None
+
+
+def _of_own_kernel(row):
+    """Role of a subclass that computes with its parent's weights itself."""
+    if not isinstance(row, Role) or row.weights is no_weights:
+        return None
+    return Role(
+        "own_kernel", weights=row.weights, reads_indices=row.reads_indices
+    )
 
 
 def _is_meant(name):

@@ -1,0 +1,218 @@
+"""How far a quantized model is from the float one, layer by layer."""
+
+import contextlib
+
+import numpy as np
+from keras import ops
+from keras import tree
+
+from keras_saq.layers import Quantized
+from keras_saq.layers import roles
+from keras_saq.layers.observation import observed_by
+from keras_saq.models.calibration import first_samples
+from keras_saq.models.calibration import fixed_batch
+from keras_saq.models.calibration import quantized_layers
+from keras_saq.models.calibration import require_calibrated
+from keras_saq.models.causes import cause_of
+from keras_saq.models.causes import mend_of
+from keras_saq.models.comparison import Comparison
+from keras_saq.models.comparison import LayerRow
+from keras_saq.models.comparison import OutputRow
+from keras_saq.models.copy_check import run
+from keras_saq.models.graph import Graph
+from keras_saq.models.recording import told_of_calls
+from keras_saq.models.wrapper import inner_model
+from keras_saq.quantizers import pass_through_scope
+
+MAX_SAMPLES = 64
+# As many elements of a tensor say what it is like.
+_MAX_ELEMENTS = 2**16
+
+
+def compare(float_model, q, x):
+    """Measures how far a quantized model is from the float one.
+
+    The signal-to-noise ratio of each output, and of what each layer makes: of
+    the layer given the float model's tensors (the error made here), and of
+    the layer inside of the quantized model (what was passed on, too). 20 dB
+    is a noise of a tenth of the signal, 40 dB of a hundredth.
+
+    Args:
+        float_model: the model that `q` was made from.
+        q: a model from `keras_saq.quantize_model`, or a `SAQModel`.
+        x: inputs, as for `predict`, or batches, as for `calibrate`; the first
+            64 samples are used.
+
+    Returns:
+        A `Comparison`; printed, a table with the worst layers first, likely
+        causes, and rules that mend them.
+
+    Raises:
+        ValueError: if `q` is not a quantized model with scales, the data do
+            not fit, or the models have other outputs.
+
+    Example:
+
+    >>> import keras, keras_saq, numpy as np
+    >>> inputs = keras.Input((16,))
+    >>> x = keras.layers.Dense(32, activation="relu", name="wide")(inputs)
+    >>> model = keras.Model(inputs, keras.layers.Dense(4, name="head")(x))
+    >>> x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+    >>> q = keras_saq.quantize_model(model, "w2a8", calibration=x)
+    >>> comparison = keras_saq.compare(model, q, x)
+    >>> comparison.db < 40, {row.path for row in comparison.rows}
+    (True, {'wide', 'head'})
+    """
+    q = inner_model(q)
+    if not quantized_layers(q):
+        raise ValueError(
+            f"`compare` needs a quantized model. Received: '{q.name}', which "
+            "has no quantized layer. Call it as "
+            "`keras_saq.compare(float_model, q, x)`."
+        )
+    require_calibrated(q, "be compared")
+    inputs = _some(q, first_samples(q, x), MAX_SAMPLES)
+    return measure(float_model, q, inputs)
+
+
+def measure(float_model, q, inputs, layers=True, moved=()):
+    """`compare`, of inputs that were checked.
+
+    Args:
+        float_model: the float model; `None`: what `q` computes with every
+            quantizer off.
+        q: the quantized model.
+        inputs: samples in the structure of the model's inputs.
+        layers: whether to measure layer by layer, too.
+        moved: without `float_model`: see `check_nearness`.
+    """
+    if not layers:
+        with _floating(float_model, moved):
+            expected = run(float_model or q, inputs)
+        return Comparison(
+            _output_rows(q, expected, run(q, inputs)), (), _count(inputs)
+        )
+    floats, heres, passed = {}, {}, {}
+    places = {site.path: site.operation for site in Graph(q).sites}
+
+    def keep_float(site, args, kwargs, made):
+        if not _is_one_real(site):
+            return
+        layer = places.get(site.path)
+        floats[site.path] = _sample(made)
+        if isinstance(layer, Quantized):
+            with pass_through_scope(False), observed_by(None):
+                heres[site.path] = _sample(layer(*args, **kwargs))
+
+    def keep(site, args, kwargs, made):
+        if site.path in heres:
+            passed[site.path] = _sample(made)
+
+    model = float_model or q
+    with _floating(float_model, moved), told_of_calls(model, keep_float):
+        expected = run(model, inputs)
+    with told_of_calls(q, keep):
+        made = run(q, inputs)
+    rows = []
+    for path, here in heres.items():
+        layer = places[path]
+        if path not in passed or not layer.quantizers:
+            continue
+        rows.append(
+            LayerRow(
+                path,
+                type(roles.unwrap(layer)).__name__.removeprefix("Quantized"),
+                decibels(floats[path], here),
+                decibels(floats[path], passed[path]),
+                cause_of(layer, floats[path]),
+                mend_of(path, layer),
+            )
+        )
+    rows.sort(key=lambda row: row.here_db)
+    return Comparison(
+        _output_rows(q, expected, made), tuple(rows), _count(inputs)
+    )
+
+
+def decibels(signal, received):
+    """Signal-to-noise ratio; infinite where nothing differs.
+
+    Args:
+        signal: array.
+        received: array of the same shape.
+    """
+    signal = np.asarray(signal, "float64").ravel()
+    noise = np.square(signal - np.asarray(received, "float64").ravel()).sum()
+    energy = np.square(signal).sum()
+    if noise == 0:
+        return float("inf")
+    if energy == 0:
+        return float("-inf")
+    return float(10 * np.log10(energy / noise))
+
+
+def _output_rows(q, expected, made):
+    names = Graph(q).output_names
+    if [a.shape for a in expected] != [a.shape for a in made]:
+        raise ValueError(
+            "The models have other outputs. Expected, as of the float model: "
+            f"shapes {[a.shape for a in expected]}. Received, of the "
+            f"quantized one: {[a.shape for a in made]}."
+        )
+    rows = []
+    for name, signal, received in zip(names, expected, made):
+        if signal.dtype.kind != "f":
+            same = float("inf" if np.array_equal(signal, received) else "-inf")
+            rows.append(OutputRow(name, same))
+            continue
+        channels = [
+            decibels(a, b)
+            for a, b in zip(_by_channel(signal), _by_channel(received))
+        ]
+        worst = int(np.argmin(channels))
+        db = decibels(signal, received)
+        rows.append(OutputRow(name, db, worst, channels[worst]))
+    return tuple(rows)
+
+
+def _by_channel(array):
+    return np.moveaxis(array, -1, 0) if array.ndim > 1 else [array]
+
+
+def _is_one_real(site):
+    return len(site.outputs) == 1 and site.outputs[0].is_real
+
+
+def _sample(made):
+    """At most so many elements, the same ones of equal shapes."""
+    flat = np.ravel(ops.convert_to_numpy(tree.flatten(made)[0]))
+    step = -(-len(flat) // _MAX_ELEMENTS)
+    # An odd step meets every channel.
+    return flat[:: step | 1].astype("float32")
+
+
+@contextlib.contextmanager
+def _floating(float_model, moved):
+    """Inside, `q` computes what the float model does, if there is none."""
+    if float_model is not None:
+        yield
+        return
+    # Copies: on torch the array would be the variable.
+    kept = [np.copy(ops.convert_to_numpy(v)) for v, _ in moved]
+    try:
+        for variable, before in moved:
+            variable.assign(before)
+        with pass_through_scope():
+            yield
+    finally:
+        for (variable, _), value in zip(moved, kept):
+            variable.assign(value)
+
+
+def _some(model, inputs, number):
+    number = fixed_batch(model) or number
+    return tree.map_structure(lambda a: a[:number], inputs)
+
+
+def _count(inputs):
+    return len(tree.flatten(inputs)[0])

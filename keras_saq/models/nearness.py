@@ -1,0 +1,78 @@
+"""Is the quantized model near the float one? Asked when it is made."""
+
+import math
+import warnings
+
+from keras import tree
+
+from keras_saq.models.calibration import fixed_batch
+from keras_saq.models.calibration import quantized_layers
+from keras_saq.models.calibration import uncalibrated_layers
+from keras_saq.models.compare import measure
+from keras_saq.models.comparison import output_line
+
+# The least signal-to-noise ratio in dB of an output that passes without a
+# warning, by the fewest bits of any weight or tensor. With fewer bits a model
+# has to be trained before it is judged.
+LEAST_DB = {8: 20.0, 7: 17.0, 6: 14.0, 5: 9.0, 4: 3.0}
+# With 8 bits: of a channel of an output, where the output itself is fine.
+_LEAST_CHANNEL_DB = 6.0
+# Samples: as many as have so many input elements together, of these limits.
+_ELEMENTS = 2**19
+_FEWEST, _MOST = 2, 32
+
+
+def check_nearness(model, inputs, moved=()):
+    """Measures a model that was just calibrated; warns where it is far.
+
+    Args:
+        model: a quantized model with the weights of the float one. It gets
+            the attribute `comparison`, a `Comparison`.
+        inputs: calibration data.
+        moved: list of `(variable, value in the float model)` of those that
+            have another one by now.
+    """
+    if uncalibrated_layers(model):
+        return
+    arrays = tree.flatten(inputs)
+    size = sum(math.prod(array.shape[1:]) for array in arrays)
+    number = min(max(_ELEMENTS // max(size, 1), _FEWEST), _MOST)
+    number = fixed_batch(model) or number
+    some = tree.map_structure(lambda a: a[:number], inputs)
+    found = measure(None, model, some, layers=False, moved=moved)
+    far = [row for row in found.outputs if _is_far(row, _fewest_bits(model))]
+    if far:
+        found = measure(None, model, some, moved=moved)
+    model.comparison = found
+    if not far:
+        return
+    lines = [
+        "The quantized model is far from the float one on the calibration "
+        "data:",
+        *map(output_line, far),
+        "Where the error is made:",
+        found.worst(5),
+    ]
+    if found.mends():
+        lines += [
+            "Mend it with rules in front of the policy's, or by training:",
+            *(f"    {mend}" for mend in found.mends()),
+        ]
+    warnings.warn("\n".join(lines), stacklevel=4)
+
+
+def _is_far(row, bits):
+    least = LEAST_DB.get(bits)
+    if least is None:
+        return False
+    if row.db < least:
+        return True
+    return bits == 8 and row.worst_channel_db < _LEAST_CHANNEL_DB
+
+
+def _fewest_bits(model):
+    return min(
+        quantizer.num_bits
+        for layer in quantized_layers(model)
+        for quantizer in layer.quantizers
+    )
