@@ -23,6 +23,8 @@ from keras_saq.models.annotate import quantize_scope
 from keras_saq.policy import QuantizeConfig
 from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
+from keras_saq.reconstruction import Reconstruction
+from keras_saq.reconstruction import reconstruct
 from keras_saq.report import Summary
 from keras_saq.report import summary
 from keras_saq.report import write_report
@@ -51,6 +53,7 @@ __all__ = [
     "QuantizeConfig",
     "QuantizePolicy",
     "Rule",
+    "Reconstruction",
     "SAQModel",
     "SharpnessMonitor",
     "Summary",
@@ -70,6 +73,7 @@ __all__ = [
     "quantize_apply",
     "quantize_model",
     "quantize_scope",
+    "reconstruct",
     "search_policy",
     "strip",
     "summary",
