@@ -6,13 +6,17 @@ predecessor makes, makes what the float block makes of what the float
 predecessor makes (BRECQ, arXiv 2102.05426, with the asymmetric inputs of
 AdaRound, arXiv 2004.10568). The loss per step is
 
-    L = C * mean (y_q - y)^2 / var(y) + 0.01 * R(v)
+    L = C * mean (y_q - y)^2 / var(y) + 0.1 * R(v)
 
 with C the number of channels of the block's output y and the regularizer R of
 `rounding`. With outputs of deviation 1 this is AdaRound's loss; divided by the
-variance it does not depend on the units of the output. In the first four
-fifths of the steps both are trained; in the rest the weights are rounded as
-learned, and the scales alone are trained ("activation steps afterwards").
+variance it does not depend on the units of the output. R weighs ten times as
+much as there, and the learning rate is a hundred times theirs: with hundreds
+of steps instead of 20,000, rounding is left undecided otherwise (of a block of
+ResNet-8 at w3a8, 62 % after 300 steps, and an error of 0.105 instead of 0.024).
+In the first four fifths of the steps both are trained; in the rest the weights
+are rounded as learned, and the scales alone are trained ("activation steps
+afterwards").
 """
 
 import keras
@@ -26,7 +30,7 @@ from keras_saq.reconstruction.compiled import compiled
 from keras_saq.reconstruction.compiled import value_and_gradients
 
 ROUNDING_SHARE = 0.8
-REGULARIZATION = 0.01
+REGULARIZATION = 0.1
 _BETAS = 0.9, 0.999
 _TINY = 1e-8
 
@@ -183,7 +187,9 @@ class BlockTrainer:
                 batch = _drawn(len(inputs[0]), self._batch_size, random)
                 exponent, share = rounding.schedule(i, steps)
                 # A quarter of a cosine to nothing.
-                decay = 0.5 + 0.5 * np.cos(np.pi * i / steps)
+                decay = (
+                    0.5 + 0.5 * np.cos(np.pi * i / steps) if is_hard else 1.0
+                )
                 numbers = np.float32([exponent, share, i + 1, decay])
                 state = step(
                     *state,
