@@ -51,7 +51,13 @@ def run_settings():
 
 
 def _settings(network, bits, method, seed):
-    return {"network": network, "bits": bits, "method": method, "seed": seed}
+    return {
+        "network": network,
+        "bits": bits,
+        "method": method,
+        "seed": seed,
+        "test_images": FLAGS.test_images,
+    }
 
 
 def loaded(network):
