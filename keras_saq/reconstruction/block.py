@@ -46,6 +46,16 @@ class Weight:
         self.value = value
         self.scale = np.broadcast_to(scale, value.shape).astype("float32")
         self.limits = quantizer.qmin, quantizer.qmax
+        if getattr(quantizer, "oriented", False):
+            # Codes of a channel that is turned around count from above.
+            sign = quantizer.granularity.spread_over(
+                quantizer.orientation.value, value.shape
+            )
+            sign = ops.convert_to_numpy(sign) + np.zeros(value.shape)
+            self.limits = tuple(
+                np.where(sign > 0, limit, -other).astype("float32")
+                for limit, other in zip(self.limits, self.limits[::-1])
+            )
 
     @property
     def is_on_a_plain_grid(self):

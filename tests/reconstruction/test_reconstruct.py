@@ -97,7 +97,7 @@ def distance(model, q):
 def test_it_gets_nearer(make):
     model, q = pair(make)
     before = distance(model, q)
-    found = keras_saq.reconstruct(q, model, X, steps=60, verbose=0)
+    found = keras_saq.reconstruct(q, model, X, steps=120, verbose=0)
     assert distance(model, q) < before
     assert all(row.after <= row.before for row in found.blocks)
     assert "error before" in str(found)
