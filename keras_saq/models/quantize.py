@@ -22,6 +22,8 @@ from keras_saq.models.silence import warn_of_silence
 
 # As many layers of one type are listed one by one in a warning.
 _LISTED = 3
+# So many elements of a weight say how many of its codes are zero.
+_MOST_ELEMENTS = 1 << 20
 
 
 def quantize_model(
@@ -211,13 +213,23 @@ def _table(floats):
     )
 
 
+def _some_rows(weight, quantizer):
+    """A large weight, or rows of it that say how much of it is zero."""
+    step = weight.size // _MOST_ELEMENTS
+    if step < 2 or quantizer.group_size is not None:
+        return weight
+    if -weight.ndim in quantizer.channel_axes:
+        return weight  # a scale per row
+    return weight[::step]
+
+
 def _warn_of_dead_kernels(model):
     """One warning that names every kernel a third of which is zero."""
     rows = []
     for layer in model._flatten_layers():
         if isinstance(layer, Quantized):
             for name, variable, quantizer in layer.quantized_weights():
-                weight = ops.convert_to_numpy(variable)
+                weight = _some_rows(ops.convert_to_numpy(variable), quantizer)
                 # A ternary grid keeps about half of a bell curve at zero.
                 allowed = 1 / 3 if quantizer.num_bits > 2 else 2 / 3
                 share = (quantizer.codes(weight) == 0).mean()
