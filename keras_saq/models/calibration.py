@@ -1,5 +1,7 @@
 """Scales from data, before the first training step."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -75,8 +77,24 @@ def calibrate(model, data):
     graph = Graph(model)
     several = quantizers_of_several(graph) & _uncalibrated(model)
     with calibration_scope(functions_behind(graph), several):
-        _call(model, inputs)
+        with _states_kept(model):
+            _call(model, inputs)
     warn_of_silence(quantized_layers(model))
+
+
+@contextlib.contextmanager
+def _states_kept(model):
+    """Recurrent layers with a state between calls have the old one again."""
+    states = [
+        (state, ops.copy(state.value))
+        for layer in model._flatten_layers()
+        if getattr(layer, "stateful", False)
+        for state in tree.flatten(getattr(layer, "states", None))
+        if state is not None
+    ]
+    yield
+    for state, value in states:
+        state.assign(value)
 
 
 def _call(model, inputs):

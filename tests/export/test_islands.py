@@ -16,7 +16,7 @@ from tests.field import between
 from tests.field import whole_way
 
 # Warnings that say so are tested below.
-pytestmark = pytest.mark.filterwarnings("ignore:.*(in float|float islands)")
+pytestmark = pytest.mark.filterwarnings("ignore:.*in float")
 
 OPERATIONS = {
     "abs": ops.abs,
