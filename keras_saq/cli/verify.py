@@ -52,8 +52,6 @@ def run(args):
     float_model = None
     if args.float_model:
         float_model = files.load_model(args.float_model, args.imports)
-    report = verify_litert(
-        args.file, model, data, args.per_layer, float_model
-    )
+    report = verify_litert(args.file, model, data, args.per_layer, float_model)
     output.show(report, args.json)
     return 0 if report.within_bounds else EXIT_DEVIATES

@@ -58,6 +58,18 @@ def test_operations_of_usual_networks_go_out(name, tmp_path):
     whole_way(between(OPERATIONS[name]), IMAGES, tmp_path)
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(
+    "pooling", [layers.MaxPooling3D, layers.AveragePooling3D]
+)
+def test_volumes_are_pooled(pooling, padding, tmp_path):
+    def volume(x):
+        x = layers.Conv3D(2, 2)(layers.Reshape((4, 8, 4, 2))(x))
+        return pooling(2, strides=(2, 1, 2), padding=padding)(x)
+
+    whole_way(between(lambda x: volume(x[..., :4])), IMAGES, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["bilinear", "group_norm", "clip"])
 def test_what_follows_an_island_is_integers_again(name, tmp_path):
     model = between(
