@@ -129,4 +129,5 @@ def _as_dict(table, path, missing):
         "stored_bytes": table.stored_bytes,
         "layers": [dataclasses.asdict(row) for row in table.rows],
         "floats": [dataclasses.asdict(row) for row in table.floats],
+        "comparison": table.comparison and table.comparison.to_dict(),
     }

@@ -16,6 +16,7 @@ the first one. Ends with exit code 3 then.
 EXAMPLES = """\
   keras-saq verify model.tflite model.keras test.npz
   keras-saq verify model.tflite model.keras test.npz --per-layer
+  keras-saq verify model.tflite model.keras test.npz --float-model=float.keras
   keras-saq verify model.tflite model.keras test.npz --json"""
 EXIT_DEVIATES = 3
 
@@ -34,6 +35,10 @@ def add_arguments(parser):
         action="store_true",
         help="compare every tensor inside of the file too",
     )
+    parser.add_argument(
+        "--float-model",
+        help="the float .keras model: how far from it the file is, in dB",
+    )
     arguments.add_json(parser)
 
 
@@ -44,6 +49,9 @@ def run(args):
     model = files.load_model(args.model, args.imports)
     data = files.load_inputs(args.data, model)
     print(f"running {args.file} ...", file=sys.stderr)
-    report = verify_litert(args.file, model, data, per_layer=args.per_layer)
+    float_model = None
+    if args.float_model:
+        float_model = files.load_model(args.float_model, args.imports)
+    report = verify_litert(args.file, model, data, args.per_layer, float_model)
     output.show(report, args.json)
     return 0 if report.within_bounds else EXIT_DEVIATES

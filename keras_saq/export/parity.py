@@ -34,6 +34,8 @@ class OutputParity:
             place.
         snr_db: power of `model.predict` over that of the difference from it,
             in decibels.
+        float_db: signal-to-noise ratio of the file against the float model,
+            where one was given.
     """
 
     name: str
@@ -45,6 +47,7 @@ class OutputParity:
     exact: float
     top1_agreement: float
     snr_db: float = math.inf
+    float_db: float | None = None
 
     @property
     def is_near(self):
@@ -154,6 +157,12 @@ class ParityReport:
             if not row.is_near:
                 lines.append(
                     f"far from model.predict: {row.name}, {row.snr_db:.1f} dB"
+                )
+        for row in self.per_output:
+            if row.float_db is not None:
+                lines.append(
+                    f"file and float model: {row.name}, {row.float_db:.1f} dB "
+                    "signal to noise"
                 )
         if self.undelegated:
             names = ", ".join(dict.fromkeys(self.undelegated))

@@ -1,5 +1,6 @@
 """`verify_litert`: does the file compute what the Keras model computes?"""
 
+import dataclasses
 import pathlib
 import time
 
@@ -28,7 +29,7 @@ _SLOWER_THAN_REFERENCE = 100
 _LAYER_SAMPLES = 32
 
 
-def verify_litert(filepath, model, x, per_layer=False):
+def verify_litert(filepath, model, x, per_layer=False, float_model=None):
     """Runs a file, the code-domain reference and the model on the same data.
 
     The reference is what the integer kernels are specified to compute
@@ -45,6 +46,7 @@ def verify_litert(filepath, model, x, per_layer=False):
         per_layer: whether to compare every tensor inside of the file too, on
             the first 32 samples: with the reference, and with what the Keras
             layer of the same path makes.
+        float_model: the float model, to measure how far from it the file is.
 
     Returns:
         A `ParityReport`; printed, it is two lines and what there is to say
@@ -72,7 +74,30 @@ def verify_litert(filepath, model, x, per_layer=False):
             f"'{filepath}' is not a readable LiteRT file: {error}"
         ) from error
     program = program_of(filepath, content, model)
-    return verify_content(content, filepath, model, program, x, per_layer)
+    report = verify_content(content, filepath, model, program, x, per_layer)
+    if float_model is None:
+        return report
+    return _beside_float(report, float_model, x)
+
+
+def _beside_float(report, float_model, x):
+    """The report, with each output's distance from the float model's."""
+    floats = tree.flatten(
+        float_model.predict(x, batch_size=_BATCH_SIZE, verbose=0)
+    )
+    shapes = [np.shape(a) for a in floats], [a.shape for a in report.outputs]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "`float_model` has other outputs than the file. Expected: shapes "
+            f"{shapes[1]}. Received: {shapes[0]}."
+        )
+    rows = tuple(
+        dataclasses.replace(row, float_db=_snr_db(made, expected))
+        for row, made, expected in zip(
+            report.per_output, report.outputs, floats
+        )
+    )
+    return dataclasses.replace(report, per_output=rows)
 
 
 def verify_content(content, filepath, model, program, x, per_layer=False):

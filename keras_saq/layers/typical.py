@@ -13,6 +13,8 @@ from keras_saq.layers.roles import weight_axes
 
 # A batch norm gives its channels the deviation 1.
 _DEVIATIONS = 4.0
+# As many samples tell how large numbers are.
+_SAMPLES = 8
 
 
 def typical_weight(layer, name, shape):
@@ -35,7 +37,8 @@ def typical_output(layer, inputs):
         layer: a layer.
         inputs: the tensors it is called with.
     """
-    largest = max(map(_largest, _floats(inputs)), default=0.0) or 1.0
+    some = [x[:: max(len(x) // _SAMPLES, 1)] for x in _floats(inputs)]
+    largest = max(map(_largest, some), default=0.0) or 1.0
     if roles.is_batch_norm(layer):
         beta = _largest(layer.beta) if layer.center else 0.0
         return _DEVIATIONS + beta
@@ -60,10 +63,10 @@ def _floats(tensors):
     return [
         x
         for x in tree.flatten(tensors)
-        if ops.is_tensor(x) and "float" in str(x.dtype)
+        if ops.is_tensor(x) and "float" in str(x.dtype) and len(x.shape)
     ]
 
 
 def _largest(x):
     x = ops.convert_to_numpy(x).astype("float32", copy=False)
-    return float(np.abs(x).max(initial=0.0))
+    return float(max(x.max(initial=0.0), -x.min(initial=0.0)))

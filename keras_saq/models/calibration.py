@@ -1,5 +1,7 @@
 """Scales from data, before the first training step."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -104,11 +106,11 @@ def take_scales(model, inputs, correct):
     several = quantizers_of_several(graph) & uncalibrated
     scales = calibration_scope(functions_behind(graph), several)
     if correction is None:
-        with scales:
+        with scales, _states_kept(model):
             _call(model, inputs)
         return []
     # What gets compiled would keep what one of the passes switched on.
-    with eagerly():
+    with eagerly(), _states_kept(model):
         # Nothing but the moments is left of the run in float.
         with (
             pass_through_scope(),
@@ -126,6 +128,21 @@ def take_scales(model, inputs, correct):
             with scales, correction.applying(inputs):
                 _call(model, inputs)
     return correction.moved()
+
+
+@contextlib.contextmanager
+def _states_kept(model):
+    """Recurrent layers with a state between calls have the old one again."""
+    states = [
+        (state, ops.copy(state.value))
+        for layer in model._flatten_layers()
+        if getattr(layer, "stateful", False)
+        for state in tree.flatten(getattr(layer, "states", None))
+        if state is not None
+    ]
+    yield
+    for state, value in states:
+        state.assign(value)
 
 
 def _call(model, inputs):

@@ -16,7 +16,7 @@ from tests.field import between
 from tests.field import whole_way
 
 # Warnings that say so are tested below.
-pytestmark = pytest.mark.filterwarnings("ignore:.*(in float|float islands)")
+pytestmark = pytest.mark.filterwarnings("ignore:.*in float")
 
 OPERATIONS = {
     "abs": ops.abs,
@@ -56,6 +56,18 @@ OPERATIONS = {
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_of_usual_networks_go_out(name, tmp_path):
     whole_way(between(OPERATIONS[name]), IMAGES, tmp_path)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(
+    "pooling", [layers.MaxPooling3D, layers.AveragePooling3D]
+)
+def test_volumes_are_pooled(pooling, padding, tmp_path):
+    def volume(x):
+        x = layers.Conv3D(2, 2)(layers.Reshape((4, 8, 4, 2))(x))
+        return pooling(2, strides=(2, 1, 2), padding=padding)(x)
+
+    whole_way(between(lambda x: volume(x[..., :4])), IMAGES, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["bilinear", "group_norm", "clip"])

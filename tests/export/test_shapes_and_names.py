@@ -13,7 +13,7 @@ from tests.field import RANDOM
 from tests.field import VECTORS
 from tests.field import between
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(in float|float islands)")
+pytestmark = pytest.mark.filterwarnings("ignore:.*in float")
 
 
 def exported(model, x, folder, **kwargs):

@@ -93,7 +93,6 @@ def test_image_layers_that_do_something_have_no_role(layer):
     assert roles.find(layer) is None
 
 
-@pytest.mark.filterwarnings("ignore:.*float islands")
 def test_masking_sees_numbers_before_they_are_rounded():
     """A step of small numbers is no padding."""
     x = np.zeros((4, 5, 3), "float32")

@@ -12,7 +12,7 @@ from tests.field import RANDOM
 from tests.field import gap
 from tests.field import whole_way
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(in float|float islands)")
+pytestmark = pytest.mark.filterwarnings("ignore:.*in float")
 
 
 def applied_twice():

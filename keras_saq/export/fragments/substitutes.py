@@ -53,9 +53,35 @@ def _resize_to_open(resize, images, size, *args, **kwargs):
     return resize(images, size, *args, **kwargs)
 
 
+def _pool(pool, inputs, pool_size, strides=None, padding="valid", *rest, **kw):
+    """In three dimensions first over the last two, then over the first.
+
+    Maxima of maxima are maxima, and so it is with averages of as many
+    elements each; LiteRT pools in two dimensions.
+    """
+    import tensorflow as tf
+
+    def each(value):
+        return (value,) * 3 if isinstance(value, int) else tuple(value)
+
+    if len(inputs.shape) != 5:
+        return pool(inputs, pool_size, strides, padding, *rest, **kw)
+    size = each(pool_size)
+    steps = size if strides is None else each(strides)
+    depth, *image, channels = inputs.shape[1:]
+    images = tf.reshape(inputs, (-1, *image, channels))
+    images = pool(images, size[1:], steps[1:], padding, *rest, **kw)
+    image = images.shape[1:3]
+    columns = tf.reshape(images, (-1, depth, image[0] * image[1], channels))
+    columns = pool(columns, (size[0], 1), (steps[0], 1), padding, *rest, **kw)
+    return tf.reshape(columns, (-1, columns.shape[1], *image, channels))
+
+
 # Module, function, and what takes its place, which is given the function too.
 _SUBSTITUTES = (
     (f"{_BACKEND}.math", "rsqrt", _rsqrt),
+    (f"{_BACKEND}.nn", "average_pool", _pool),
+    (f"{_BACKEND}.nn", "max_pool", _pool),
     ("keras.src.ops.image", "resize", _resize_to_open),
     ("tensorflow.image", "resize", _resize),
 )
