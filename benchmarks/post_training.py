@@ -4,12 +4,14 @@
         --networks=resnet8,resnet20 --bits=w8a8,w4a8,w4a4 --seeds=3
 
 Of each network, at each width: calibrated as it was before there was a
-correction; corrected (what `quantize_model` does); and reconstructed
-(`keras_saq.reconstruct`). A seed draws the 512 training images that serve as
-samples, without their labels. Each result is a line of JSON in `--results`; a
+correction; corrected (what `quantize_model` does); reconstructed
+(`keras_saq.reconstruct`); and both with inputs from `keras_saq.data_free`
+instead of images. A seed draws the 512 training images that serve as samples,
+without their labels. Each result is a line of JSON in `--results`; a
 run that is there already is not run again. `--summary` prints the table.
 """
 
+import functools
 import json
 import pathlib
 import statistics
@@ -33,6 +35,7 @@ FILES = {
     "preact": ("preact_resnet20", "preresnet20_cifar100.npz"),
 }
 METHODS = ("float", "calibrated", "corrected", "reconstructed")
+METHODS += ("data_free", "data_free_reconstructed")
 NUM_SAMPLES = 512
 
 
@@ -76,12 +79,26 @@ def top1(model, test):
     return round(100 * float(found.mean()), 2)
 
 
+@functools.cache
+def distilled(model, seed):
+    return keras_saq.data_free(model, seed=seed, verbose=0)
+
+
+def samples(settings, model, images):
+    """What a run may look at."""
+    if settings["method"].startswith("data_free"):
+        return distilled(model, settings["seed"])
+    random = np.random.default_rng(settings["seed"])
+    return images[random.choice(len(images), NUM_SAMPLES, replace=False)]
+
+
 def one_run(settings, model, images, test):
+    quantized, method = model, settings["method"]
+    x = None
+    if method != "float":
+        x = samples(settings, model, images)
     start, cpu = time.time(), time.process_time()
-    quantized = model
-    if settings["method"] != "float":
-        random = np.random.default_rng(settings["seed"])
-        x = images[random.choice(len(images), NUM_SAMPLES, replace=False)]
+    if method != "float":
         with warnings.catch_warnings():
             # That low bits need a mend is what is measured here.
             warnings.simplefilter("ignore")
@@ -89,9 +106,9 @@ def one_run(settings, model, images, test):
                 model,
                 settings["bits"],
                 calibration=x,
-                correct=settings["method"] != "calibrated",
+                correct=method != "calibrated",
             )
-        if settings["method"] == "reconstructed":
+        if method.endswith("reconstructed"):
             keras_saq.reconstruct(
                 quantized, model, x, seed=settings["seed"], verbose=0
             )

@@ -24,6 +24,7 @@ from keras_saq.policy import QuantizeConfig
 from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
 from keras_saq.reconstruction import Reconstruction
+from keras_saq.reconstruction import data_free
 from keras_saq.reconstruction import reconstruct
 from keras_saq.report import Summary
 from keras_saq.report import summary
@@ -62,6 +63,7 @@ __all__ = [
     "calibrate",
     "compare",
     "callbacks",
+    "data_free",
     "exclude_scales_from_weight_decay",
     "export_litert",
     "inspect_litert",
