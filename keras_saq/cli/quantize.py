@@ -25,6 +25,8 @@ exported before it is trained.
 """
 EXAMPLES = """\
   keras-saq quantize float.keras quantized.keras --calibration=train.npz
+  keras-saq quantize float.keras quantized.keras --policy=w4a4 \\
+      --calibration=train.npz --reconstruct
   keras-saq quantize float.keras quantized.keras --policy=w8a8 \\
       --calibration=images --scale=1/255
   keras-saq quantize float.keras quantized.keras --policy=policy.json \\
@@ -49,6 +51,18 @@ def add_arguments(parser):
         help="how many of them are used, chosen at random (default and most: "
         "512)",
     )
+    parser.add_argument(
+        "--data-free",
+        action="store_true",
+        help="make the inputs from the statistics of batch norms; for where "
+        "there are no data",
+    )
+    parser.add_argument(
+        "--reconstruct",
+        action="store_true",
+        help="learn the rounding of weights and the ranges of activations "
+        "from the inputs, block by block; takes minutes",
+    )
     data_flags.add_preprocessing(parser)
     parser.add_argument(
         "--strict",
@@ -67,10 +81,15 @@ def run(args):
     path = pathlib.Path(args.output)
     output.check_file(path, ".keras")
     policy = policies.make(args)
+    _check_inputs(args)
     with output.progress_apart(args.json):
         model = files.load_model(args.model, args.imports)
         data = _calibration(args, model)
         quantized = quantize_model(model, policy, data, strict=args.strict)
+        if args.reconstruct:
+            from keras_saq.reconstruction import reconstruct
+
+            reconstruct(quantized, model, data)
         output.save_model(quantized, path)
     try:
         table = summary(quantized, print_fn=False)
@@ -94,7 +113,24 @@ def run(args):
         )
 
 
+def _check_inputs(args):
+    if args.data_free and args.calibration:
+        raise ValueError(
+            "--data-free makes the inputs that --calibration reads. Give one "
+            "of them."
+        )
+    if args.reconstruct and not (args.data_free or args.calibration):
+        raise ValueError(
+            "--reconstruct needs inputs: --calibration=DATA, or --data-free "
+            "where there are no data."
+        )
+
+
 def _calibration(args, model):
+    if args.data_free:
+        from keras_saq.reconstruction import data_free
+
+        return data_free(model)
     if not args.calibration:
         return None
     from keras_saq.models.calibration import MAX_SAMPLES

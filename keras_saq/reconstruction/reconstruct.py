@@ -6,13 +6,18 @@ import keras
 import numpy as np
 
 from keras_saq.models.calibration import first_samples
+from keras_saq.models.calibration import fixed_batch
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.models.calibration import require_calibrated
+from keras_saq.models.compare import measure
 from keras_saq.models.wrapper import inner_model
 from keras_saq.reconstruction.block import BlockTrainer
 from keras_saq.reconstruction.block import run_in_batches
 from keras_saq.reconstruction.blocks import find_blocks
 from keras_saq.table import format_table
+
+# As many samples are compared with the float model when all is done.
+_COMPARED = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +148,16 @@ def reconstruct(
         rows.append(BlockError(block.name, *errors))
         floats = targets
         inputs = run_in_batches(block.model, inputs, batch_size)
+    _measure_again(q, model, samples)
     return Reconstruction(tuple(rows))
+
+
+def _measure_again(q, model, samples):
+    """What was measured when the model was quantized holds no more."""
+    if getattr(q, "comparison", None) is not None:
+        count = fixed_batch(model) or _COMPARED
+        some = keras.tree.map_structure(lambda a: a[:count], samples)
+        q.comparison = measure(model, q, some, layers=False)
 
 
 def _checked_weight(weight, count):
