@@ -23,6 +23,9 @@ from keras_saq.models.annotate import quantize_scope
 from keras_saq.policy import QuantizeConfig
 from keras_saq.policy import QuantizePolicy
 from keras_saq.policy import Rule
+from keras_saq.reconstruction import Reconstruction
+from keras_saq.reconstruction import data_free
+from keras_saq.reconstruction import reconstruct
 from keras_saq.report import Summary
 from keras_saq.report import summary
 from keras_saq.report import write_report
@@ -51,6 +54,7 @@ __all__ = [
     "QuantizeConfig",
     "QuantizePolicy",
     "Rule",
+    "Reconstruction",
     "SAQModel",
     "SharpnessMonitor",
     "Summary",
@@ -59,6 +63,7 @@ __all__ = [
     "calibrate",
     "compare",
     "callbacks",
+    "data_free",
     "exclude_scales_from_weight_decay",
     "export_litert",
     "inspect_litert",
@@ -70,6 +75,7 @@ __all__ = [
     "quantize_apply",
     "quantize_model",
     "quantize_scope",
+    "reconstruct",
     "search_policy",
     "strip",
     "summary",

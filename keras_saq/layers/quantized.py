@@ -216,7 +216,12 @@ class Quantized(Saveable, Composite):
         if roles.is_separable(self):
             quantizer = self.quantize_config.weights.get("pointwise_kernel")
             inner = self.inner_quantizer
-            scale = None if inner is None else inner.scale
+            scale = None
+            if inner is not None and not (
+                # The first call, which takes the scale on its way.
+                is_calibrating() and not inner.calibrated
+            ):
+                scale = inner.scale
         else:
             quantizer = self.quantize_config.weights.get("kernel")
             scale = self.input_scale()

@@ -9,9 +9,12 @@ from keras import tree
 
 from keras_saq.layers import Quantized
 from keras_saq.models.behind import functions_behind
+from keras_saq.models.correct import Correction
+from keras_saq.models.eager import eagerly
 from keras_saq.models.graph import Graph
 from keras_saq.models.silence import warn_of_silence
 from keras_saq.quantizers import calibration_scope
+from keras_saq.quantizers import pass_through_scope
 
 MAX_SAMPLES = 512
 
@@ -48,8 +51,11 @@ def require_calibrated(model, action):
         )
 
 
-def calibrate(model, data):
+def calibrate(model, data, correct=True):
     """Takes the scale of each quantizer without one from data.
+
+    Where there is one to take, it also gives batch norms and biases back what
+    quantization moves on average; see `keras_saq.models.correct`.
 
     Args:
         model: a quantized model.
@@ -57,6 +63,8 @@ def calibrate(model, data):
             dict of arrays; or an iterable of batches `x`, `(x, y)` or
             `(x, y, sample_weight)`, such as a `tf.data.Dataset` or a
             `keras.utils.PyDataset`. At most the first 512 samples are used.
+        correct: whether the statistics of batch norms, and the biases of
+            layers without one behind them, are corrected.
 
     Raises:
         ValueError: if there is no data, or it is not finite.
@@ -73,13 +81,53 @@ def calibrate(model, data):
     """
     if not uncalibrated_layers(model):
         return
-    inputs = first_samples(model, data)
-    graph = Graph(model)
-    several = quantizers_of_several(graph) & _uncalibrated(model)
-    with calibration_scope(functions_behind(graph), several):
-        with _states_kept(model):
-            _call(model, inputs)
+    take_scales(model, first_samples(model, data), correct)
     warn_of_silence(quantized_layers(model))
+
+
+def take_scales(model, inputs, correct):
+    """Runs a quantized model to calibrate it, and to correct it.
+
+    Args:
+        model: a quantized model.
+        inputs: what `first_samples` returns.
+        correct: see `calibrate`.
+
+    Returns:
+        List of `(variable, value before)` of what was corrected.
+    """
+    graph = Graph(model)
+    uncalibrated = _uncalibrated(model)
+    correction = Correction(graph, inputs) if correct else None
+    if correction is not None and correction.is_empty:
+        correction = None
+    if correction is None and not uncalibrated:
+        return []
+    several = quantizers_of_several(graph) & uncalibrated
+    scales = calibration_scope(functions_behind(graph), several)
+    if correction is None:
+        with scales, _states_kept(model):
+            _call(model, inputs)
+        return []
+    # What gets compiled would keep what one of the passes switched on.
+    with eagerly(), _states_kept(model):
+        # Nothing but the moments is left of the run in float.
+        with (
+            pass_through_scope(),
+            keras.StatelessScope(collect_losses=True),
+            correction.learning(),
+        ):
+            _call(model, correction.inputs)
+        if several:
+            # They have their scales when all is over.
+            with scales:
+                _call(model, inputs)
+            with correction.applying(correction.inputs):
+                _call(model, correction.inputs)
+        else:
+            with scales, correction.applying(inputs):
+                _call(model, inputs)
+    return correction.moved()
 
 
 @contextlib.contextmanager
@@ -154,9 +202,10 @@ def calibrate_from_fit_data(model, x):
         first = next(x, None)
         if first is None:
             return x
-        calibrate(model, [first])
+        calibrate(model, [first], correct=False)
         return _put_back(first, x)
-    calibrate(model, x)
+    # Training moves statistics and biases by itself.
+    calibrate(model, x, correct=False)
     return x
 
 

@@ -75,7 +75,7 @@ def compare(float_model, q, x):
     return measure(float_model, q, inputs)
 
 
-def measure(float_model, q, inputs, layers=True):
+def measure(float_model, q, inputs, layers=True, moved=()):
     """`compare`, of inputs that were checked.
 
     Args:
@@ -84,9 +84,10 @@ def measure(float_model, q, inputs, layers=True):
         q: the quantized model.
         inputs: samples in the structure of the model's inputs.
         layers: whether to measure layer by layer, too.
+        moved: without `float_model`: see `check_nearness`.
     """
     if not layers:
-        with _floating(float_model):
+        with _floating(float_model, moved):
             expected = run(float_model or q, inputs)
         return Comparison(
             _output_rows(q, expected, run(q, inputs)), (), _count(inputs)
@@ -108,7 +109,7 @@ def measure(float_model, q, inputs, layers=True):
             passed[site.path] = _sample(made)
 
     model = float_model or q
-    with _floating(float_model), told_of_calls(model, keep_float):
+    with _floating(float_model, moved), told_of_calls(model, keep_float):
         expected = run(model, inputs)
     with told_of_calls(q, keep):
         made = run(q, inputs)
@@ -191,10 +192,22 @@ def _sample(made):
     return flat[:: step | 1].astype("float32")
 
 
-def _floating(float_model):
-    if float_model is None:
-        return pass_through_scope()
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def _floating(float_model, moved):
+    """Inside, `q` computes what the float model does, if there is none."""
+    if float_model is not None:
+        yield
+        return
+    # Copies: on torch the array would be the variable.
+    kept = [np.copy(ops.convert_to_numpy(v)) for v, _ in moved]
+    try:
+        for variable, before in moved:
+            variable.assign(before)
+        with pass_through_scope():
+            yield
+    finally:
+        for (variable, _), value in zip(moved, kept):
+            variable.assign(value)
 
 
 def _some(model, inputs, number):

@@ -5,8 +5,6 @@ again from a configuration and variables (an attribute that is in neither, a
 table that no asset holds) shows here, before it becomes a wrong result.
 """
 
-import contextlib
-
 import keras
 import numpy as np
 from keras import ops
@@ -14,6 +12,7 @@ from keras import tree
 
 from keras_saq.models.calibration import fixed_batch
 from keras_saq.models.descent import input_structure
+from keras_saq.models.eager import eagerly
 from keras_saq.models.graph import functional
 from keras_saq.models.graph import is_graph_model
 from keras_saq.models.recording import told_of_calls
@@ -124,25 +123,6 @@ def _arrays(structure):
         for a in tree.flatten(structure)
         if a is not None
     ]
-
-
-@contextlib.contextmanager
-def eagerly():
-    """Inside, a `tf.function` in somebody's `call` is not traced.
-
-    A trace is kept, with whatever was switched off while it was made.
-    """
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    previous = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(previous)
 
 
 def random_inputs(model):

@@ -22,13 +22,15 @@ _ELEMENTS = 2**19
 _FEWEST, _MOST = 2, 32
 
 
-def check_nearness(model, inputs):
+def check_nearness(model, inputs, moved=()):
     """Measures a model that was just calibrated; warns where it is far.
 
     Args:
         model: a quantized model with the weights of the float one. It gets
             the attribute `comparison`, a `Comparison`.
         inputs: calibration data.
+        moved: list of `(variable, value in the float model)` of those that
+            have another one by now.
     """
     if uncalibrated_layers(model):
         return
@@ -37,10 +39,10 @@ def check_nearness(model, inputs):
     number = min(max(_ELEMENTS // max(size, 1), _FEWEST), _MOST)
     number = fixed_batch(model) or number
     some = tree.map_structure(lambda a: a[:number], inputs)
-    found = measure(None, model, some, layers=False)
+    found = measure(None, model, some, layers=False, moved=moved)
     far = [row for row in found.outputs if _is_far(row, _fewest_bits(model))]
     if far:
-        found = measure(None, model, some)
+        found = measure(None, model, some, moved=moved)
     model.comparison = found
     if not far:
         return

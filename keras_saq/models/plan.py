@@ -11,9 +11,11 @@ import keras
 from keras_saq.layers import resolve
 from keras_saq.layers import roles
 from keras_saq.layers.attention import can_unfuse
+from keras_saq.layers.roles import accumulates
 from keras_saq.layers.roles import has_integer_bias
 from keras_saq.layers.roles import is_weighted
 from keras_saq.layers.roles import weight_axes
+from keras_saq.layers.storage import storage_bits
 from keras_saq.models.bits import BitsTable
 from keras_saq.models.dataflow import Dataflow
 from keras_saq.models.graph import Graph
@@ -28,6 +30,8 @@ KEEP_FLOAT = "a rule of the policy keeps it in float"
 UNKNOWN_LAYER = "no integer form is known for this layer"
 UNKNOWN_ACTIVATION = "its activation is computed in float"
 FLOAT_OPERATION = "the operation is computed in float"
+# Down to so many bits a code more or less is worth having.
+_FEW_BITS = 3
 CLOSED = "its `call` cannot be followed symbolically"
 
 
@@ -139,6 +143,7 @@ class Plan:
                 self._policy.weight_quantizer_of(bits.rule),
                 num_bits=bits.weights,
                 narrow_range=True,
+                oriented=_is_oriented(layer, name, bits.weights),
                 channel_axes=axes,
                 name=f"{name.replace('.', '_')}_quantizer",
             )
@@ -355,6 +360,20 @@ class Plan:
                 softmax = self.configs.get(id(layer._softmax))
                 if softmax is not None and softmax.outputs is not None:
                     self._opened.add(id(layer))
+
+
+def _is_oriented(layer, name, num_bits):
+    """Whether all codes are used, with a sign per channel.
+
+    Of few codes, one that is left out is missed. The sign takes a bit more,
+    which is free wherever the file stores a code in more bits than it has;
+    and batch norm may turn it around there.
+    """
+    return (
+        num_bits <= _FEW_BITS
+        and accumulates(layer)
+        and storage_bits(layer, num_bits, name) > num_bits
+    )
 
 
 def _make(role, kind, **kwargs):

@@ -22,10 +22,17 @@ from keras_saq.models.silence import warn_of_silence
 
 # As many layers of one type are listed one by one in a warning.
 _LISTED = 3
+# So many elements of a weight say how many of its codes are zero.
+_MOST_ELEMENTS = 1 << 20
 
 
 def quantize_model(
-    model, policy="w8a8", calibration=None, strict=False, inplace=False
+    model,
+    policy="w8a8",
+    calibration=None,
+    strict=False,
+    inplace=False,
+    correct=True,
 ):
     """Returns a copy of a model that trains and computes with few bits.
 
@@ -47,6 +54,11 @@ def quantize_model(
             exported, instead of warning.
         inplace: quantize `model` itself instead of a copy. For models that
             cannot be copied, because a class in it has no `get_config`.
+        correct: whether `calibration` also gives batch norms their statistics
+            back, and layers without one their mean, which quantization moves.
+            That changes moving statistics and biases, also of layers that
+            are not trainable, and nothing else. Without `calibration` it does
+            nothing.
 
     Returns:
         The quantized model. It is not compiled.
@@ -87,8 +99,8 @@ def quantize_model(
     check.require_equal(quantized)
     _warn_of_dead_kernels(quantized)
     if inputs is not None:
-        calibrations.calibrate(quantized, inputs)
-        check_nearness(quantized, inputs)
+        moved = calibrations.take_scales(quantized, inputs, correct)
+        check_nearness(quantized, inputs, moved)
     warn_of_silence(calibrations.quantized_layers(quantized))
     _tell_of_files(quantized, strict)
     return quantized
@@ -201,13 +213,23 @@ def _table(floats):
     )
 
 
+def _some_rows(weight, quantizer):
+    """A large weight, or rows of it that say how much of it is zero."""
+    step = weight.size // _MOST_ELEMENTS
+    if step < 2 or quantizer.group_size is not None:
+        return weight
+    if -weight.ndim in quantizer.channel_axes:
+        return weight  # a scale per row
+    return weight[::step]
+
+
 def _warn_of_dead_kernels(model):
     """One warning that names every kernel a third of which is zero."""
     rows = []
     for layer in model._flatten_layers():
         if isinstance(layer, Quantized):
             for name, variable, quantizer in layer.quantized_weights():
-                weight = ops.convert_to_numpy(variable)
+                weight = _some_rows(ops.convert_to_numpy(variable), quantizer)
                 # A ternary grid keeps about half of a bell curve at zero.
                 allowed = 1 / 3 if quantizer.num_bits > 2 else 2 / 3
                 share = (quantizer.codes(weight) == 0).mean()

@@ -185,6 +185,13 @@ def initial_scale(groups, qmin, qmax, rule="mse", step=1):
     return np.clip(scale, _SMALLEST, _LARGEST).astype(np.float32)
 
 
+def rounding_error(groups, scale, qmin, qmax):
+    """The squared error of each row of a group, of some of its elements."""
+    groups = _sample(_as_float(np.asarray(groups)))
+    codes = np.clip(np.rint(groups / scale[:, None]), qmin, qmax)
+    return np.square(codes * scale[:, None] - groups).mean(axis=1)
+
+
 def _as_float(array):
     """Float32 or float64 as it is, everything else as float32."""
     if array.dtype in (np.float32, np.float64):

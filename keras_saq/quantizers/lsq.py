@@ -1,8 +1,12 @@
 """LSQ: uniform quantization with a learned scale."""
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_saq.quantizers.fake_quant import fake_quantize
+from keras_saq.quantizers.initial_scale import initial_scale as scale_from
+from keras_saq.quantizers.initial_scale import rounding_error
 from keras_saq.quantizers.learned_scale import LearnedScale
 
 
@@ -26,6 +30,11 @@ class LSQ(LearnedScale):
             `channel_axes=(-1,)`: how many inputs share a scale. `None`: all.
         initial_scale: `"mse"` (least squared error), `"lsq"` (the paper's
             rule), `"minmax"`, `"percentile"`, `"dobi"` or `"three_sigma"`.
+        oriented: for weights with few bits: whether each channel has all 2^b
+            codes, and whether they are -2^(b-1)..2^(b-1)-1 or their mirror
+            image is chosen by the squared error, once, when the scale is
+            taken from data. Codes then take one bit more. `narrow_range` has
+            no effect.
 
     Raises:
         ValueError: if an argument is out of its range, or, when it takes its
@@ -44,10 +53,74 @@ class LSQ(LearnedScale):
     [-1.0, -0.4286, 0.1429, 1.0]
     """
 
+    def __init__(
+        self,
+        num_bits=8,
+        signed=True,
+        narrow_range=False,
+        channel_axes=(),
+        group_size=None,
+        initial_scale="mse",
+        oriented=False,
+        **kwargs,
+    ):
+        super().__init__(
+            num_bits,
+            True if oriented else signed,
+            False if oriented else narrow_range,
+            channel_axes,
+            group_size,
+            initial_scale,
+            **kwargs,
+        )
+        self.oriented = bool(oriented)
+
     @property
     def clips_below_zero(self):
         return self.signed is False
 
+    @property
+    def code_bits(self):
+        return self.num_bits + int(self.oriented)
+
+    def build_parameters(self, shape):
+        super().build_parameters(shape)
+        if self.oriented:
+            self.orientation = self.add_weight(
+                name="orientation",
+                shape=shape,
+                initializer="ones",
+                trainable=False,
+                autocast=False,
+                aggregation="mean",
+            )
+
+    def initialize_parameters(self, rows):
+        if not self.oriented:
+            super().initialize_parameters(rows)
+            return
+        limits = self.qmin, self.qmax
+        scales = [
+            scale_from(sign * rows, *limits, self.initial_scale)
+            for sign in (1, -1)
+        ]
+        errors = [
+            rounding_error(sign * rows, scale, *limits)
+            for sign, scale in zip((1, -1), scales)
+        ]
+        is_plain = errors[0] <= errors[1]
+        shape = self.log_scale.shape
+        self.orientation.assign(np.where(is_plain, 1.0, -1.0).reshape(shape))
+        self.set_scale(np.where(is_plain, *scales).reshape(shape))
+
     def fake_quantize(self, x, training=False):
         scale = self.granularity.spread(self.scale)
-        return fake_quantize(x, scale, self.qmin, self.qmax)
+        if not self.oriented:
+            return fake_quantize(x, scale, self.qmin, self.qmax)
+        sign = self.granularity.spread(self.orientation.value)
+        sign = ops.stop_gradient(sign)
+        return sign * fake_quantize(sign * x, scale, self.qmin, self.qmax)
+
+    def get_config(self):
+        config = super().get_config()
+        return config | ({"oriented": True} if self.oriented else {})

@@ -41,6 +41,7 @@ _COMMON = (
     "channel_axes",
     "group_size",
     "initial_scale",
+    "oriented",
     "name",
 )
 
@@ -65,9 +66,10 @@ def get(identifier, **kwargs):
             class, or its serialized configuration. A `Quantizer` is returned
             as it is, and so is `None`.
         **kwargs: arguments of the class. Of `num_bits`, `signed`,
-            `narrow_range`, `channel_axes`, `group_size`, `initial_scale` and
-            `name` it receives those that it has; of anything else, all. A
-            serialized configuration is complete and receives none.
+            `narrow_range`, `channel_axes`, `group_size`, `initial_scale`,
+            `oriented` and `name` it receives those that it has; of anything
+            else, all. A serialized configuration is complete and receives
+            none.
 
     Returns:
         A `Quantizer`, or `None`.

@@ -26,6 +26,7 @@ _API = {
     "sharpness": "keras_saq.sharpness",
     "strategies": "keras_saq.sharpness.strategies",
     "callbacks": "keras_saq.callbacks",
+    "reconstruction": "keras_saq.reconstruction",
     "search": "keras_saq.search",
     "data": "keras_saq.data",
     "export": "keras_saq.export",
