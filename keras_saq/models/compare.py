@@ -161,7 +161,8 @@ def _output_rows(q, expected, made):
         )
     rows = []
     for name, signal, received in zip(names, expected, made):
-        if signal.dtype.kind != "f":
+        # NumPy has no kind for bfloat16.
+        if signal.dtype.kind not in "fV":
             same = float("inf" if np.array_equal(signal, received) else "-inf")
             rows.append(OutputRow(name, same))
             continue
