@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 
 from keras_saq.quantizers.fake_quant import fake_quantize
 from keras_saq.quantizers.fake_quant import two_to_the
@@ -15,8 +16,8 @@ class PowerOfTwo(LearnedScale):
 
     Source: the trained logarithmic scale with a straight-through power of two
     of TQT (Jain et al., MLSys 2020, arXiv 1903.08066). There the exponent is
-    rounded up; here to the nearest, so that calibration is off by a factor of
-    1.41 at most. With the trained variable log(s),
+    rounded up; here to the nearest in training, and of weights at first by
+    the error of the result (`initial_scale="mse"`). With the trained log(s),
 
         k = round(log2(s))
         y = 2^k * round(clip(x / 2^k, qmin, qmax))
@@ -41,6 +42,22 @@ class PowerOfTwo(LearnedScale):
     >>> [float(v) for v in y]
     [-1.0, -0.375, 0.125, 0.875]
     """
+
+    def initialize_parameters(self, rows):
+        """Of weights the power of two with less error, below or above."""
+        super().initialize_parameters(rows)
+        if self.initial_scale != "mse" or not self.granularity.channel_axes:
+            return
+        log_scale = keras.ops.convert_to_numpy(self.log_scale)
+        exponent = np.floor(log_scale.reshape(-1, 1) / math.log(2.0))
+        low = np.exp2(exponent).astype("float32")
+        is_low = self._error(rows, low) <= self._error(rows, 2 * low)
+        scale = np.where(is_low, low, 2 * low)
+        self.set_scale(scale.reshape(log_scale.shape))
+
+    def _error(self, rows, scale):
+        codes = np.clip(np.rint(rows / scale), self.qmin, self.qmax)
+        return np.square(codes * scale - rows).sum(axis=1, keepdims=True)
 
     @property
     def scale(self):

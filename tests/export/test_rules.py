@@ -25,7 +25,6 @@ WITHOUT_RULE = {
     "conv_lstm",
     "crop_3d",
     "global_average_3d",
-    "global_max_3d",
     "masking",
     "max_pool_3d",
     "max_pool_operation",

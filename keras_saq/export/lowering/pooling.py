@@ -123,8 +123,8 @@ def _average_at_borders(site, image, window, strides):
 def lower_global_max(builder, site, inputs):
     (source,) = inputs
     image = source
-    if len(source.shape) == 2:
-        image = builder.reshape(source, (1, *source.shape), site.path)
+    if len(source.shape) != 3:
+        image = builder.reshape(source, _as_plane(source.shape), site.path)
     options = window_options() | {"window": image.shape[:2]}
     pooled = builder.move(
         "max_pool",
@@ -134,6 +134,13 @@ def lower_global_max(builder, site, inputs):
         options,
     )
     return builder.reshape(pooled, _shape(site), site.path)
+
+
+def _as_plane(shape):
+    """A sequence as one row; a volume as a row of pixels for each frame."""
+    if len(shape) == 2:
+        return (1, *shape)
+    return (shape[0], int(np.prod(shape[1:-1])), shape[-1])
 
 
 def lower_max(builder, site, inputs):

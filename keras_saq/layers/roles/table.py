@@ -120,7 +120,7 @@ LAYERS = {
     layers.GlobalAveragePooling3D: _joined("global_average_3d"),
     layers.GlobalMaxPooling1D: mover("global_max"),
     layers.GlobalMaxPooling2D: mover("global_max"),
-    layers.GlobalMaxPooling3D: mover("global_max_3d"),
+    layers.GlobalMaxPooling3D: mover("global_max"),
     layers.MaxPooling1D: mover("max_pool"),
     layers.MaxPooling2D: mover("max_pool"),
     layers.MaxPooling3D: mover("max_pool_3d"),
