@@ -42,7 +42,10 @@ def check_nearness(model, inputs, moved=()):
     number = fixed_batch(model) or number
     some = tree.map_structure(lambda a: a[:number], inputs)
     found = measure(None, model, some, layers=False, moved=moved)
-    far = [row for row in found.outputs if _is_far(row, _fewest_bits(model))]
+    bits = _fewest_bits(model)
+    # A few samples say little of a single channel.
+    by_channel = bits == 8 and found.num_samples >= _MOST
+    far = [row for row in found.outputs if _is_far(row, bits, by_channel)]
     if far and _makes_other_weights(model):
         far = []
     if far:
@@ -78,13 +81,13 @@ def _makes_other_weights(model):
     return False
 
 
-def _is_far(row, bits):
+def _is_far(row, bits, by_channel):
     least = LEAST_DB.get(bits)
     if least is None:
         return False
     if row.db < least:
         return True
-    return bits == 8 and row.worst_channel_db < _LEAST_CHANNEL_DB
+    return by_channel and row.worst_channel_db < _LEAST_CHANNEL_DB
 
 
 def _fewest_bits(model):

@@ -48,6 +48,7 @@ def describe(model):
         ),
         "layers": [dataclasses.asdict(row) for row in found.rows],
         "stays_in_float": [dataclasses.asdict(row) for row in found.floats],
+        "comparison": found.comparison and found.comparison.to_dict(),
     }
 
 

@@ -53,6 +53,7 @@ def render(report):
             ),
             _table(rows),
             *_floats(report),
+            *_nearness(report["model"].get("comparison")),
         ]
     )
 
@@ -145,6 +146,30 @@ def _table(rows):
     if len(rows) <= _OPEN_ROWS:
         return found
     return details(f"Table of all {len(rows)} layers", found)
+
+
+def _nearness(found):
+    """The outputs against the float model's, when scales were taken."""
+    if not found:
+        return
+    yield tag("h3", "How near the float model")
+    yield paragraph(
+        "Signal-to-noise ratio of each output against the float model's, on "
+        f"{found['num_samples']} calibration samples, before any training: 20 "
+        "dB is a noise of a tenth of the signal, 40 dB of a hundredth."
+    )
+    yield table(
+        "Outputs against the float model",
+        ("output", "dB", "its worst channel, dB"),
+        [
+            (
+                row["name"],
+                f"{row['db']:.1f}",
+                f"{row['worst_channel']}: {row['worst_channel_db']:.1f}",
+            )
+            for row in found["outputs"]
+        ],
+    )
 
 
 def _floats(report):
