@@ -68,7 +68,7 @@ def call_on_bias_grid(layer, inputs, training=None, mask=None):
             mean, variance = _batch_statistics(layer, x)
         _update(layer.moving_mean, mean, layer.momentum)
         _update(layer.moving_variance, variance, layer.momentum)
-    elif is_calibrating() and _is_untrained(layer):
+    elif is_calibrating() and is_untrained(layer):
         # What training will see; 0 and 1 are nobody's statistics.
         mean, variance = _batch_statistics(layer, x)
     else:
@@ -134,7 +134,7 @@ def _batch_statistics(layer, x):
     return ops.moments(x, axes, synchronized=layer.synchronized)
 
 
-def _is_untrained(layer):
+def is_untrained(layer):
     """Whether the moving statistics are still the initial ones."""
     mean, variance = layer.moving_mean, layer.moving_variance
     return not ops.convert_to_numpy(mean).any() and bool(

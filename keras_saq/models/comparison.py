@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_saq.plain_text import printable
 from keras_saq.table import format_table
 
 _LISTED = 8
@@ -137,7 +138,7 @@ class Comparison:
 
 
 def output_line(row):
-    line = f"  output {row.name}: {_shown(row.db)} dB"
+    line = f"  output {printable(row.name)}: {_shown(row.db)} dB"
     if row.worst_channel_db < row.db - 20:
         line += (
             f"; its channel {row.worst_channel}: "
@@ -147,7 +148,7 @@ def output_line(row):
 
 
 def _bounded(db):
-    return float(np.clip(db, -999.0, 999.0))
+    return float(np.clip(np.nan_to_num(db, nan=-999.0), -999.0, 999.0))
 
 
 def _shown(db):

@@ -32,6 +32,7 @@ from keras import tree
 
 from keras_saq.layers import Quantized
 from keras_saq.layers import roles
+from keras_saq.layers.batch_normalization import is_untrained
 from keras_saq.layers.hidden import float_class
 from keras_saq.layers.roles import has_integer_bias
 
@@ -97,7 +98,7 @@ class Correction:
             and _has_statistics(layer)
         ]
         self._biased = _biased_layers(graph, self._layers)
-        if any(map(_is_untrained, self._norms)):
+        if any(map(is_untrained, self._norms)):
             # It will be trained; until then its statistics are nobody's.
             self._norms, self._biased = [], []
         self._used = self._total = _num_used(inputs)
@@ -261,14 +262,6 @@ def _biased_layers(graph, layers):
 
 def _has_statistics(layer):
     return issubclass(float_class(type(layer)), keras.layers.BatchNormalization)
-
-
-def _is_untrained(layer):
-    """Whether its statistics are still the initial ones."""
-    mean, variance = layer.moving_mean, layer.moving_variance
-    return not ops.convert_to_numpy(mean).any() and bool(
-        (ops.convert_to_numpy(variance) == 1).all()
-    )
 
 
 def _num_samples(inputs):

@@ -7,11 +7,14 @@ import numpy as np
 from keras import ops
 from keras import tree
 
+from keras_saq.layers import roles
+from keras_saq.layers.batch_normalization import is_untrained
 from keras_saq.models.calibration import fixed_batch
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.models.calibration import uncalibrated_layers
 from keras_saq.models.compare import measure
 from keras_saq.models.comparison import output_line
+from keras_saq.plain_text import printable_lines
 
 # The least signal-to-noise ratio in dB of an output that passes without a
 # warning, by the fewest bits of any weight or tensor. With fewer bits a model
@@ -34,7 +37,7 @@ def check_nearness(model, inputs, moved=()):
         moved: list of `(variable, value in the float model)` of those that
             have another one by now.
     """
-    if uncalibrated_layers(model):
+    if uncalibrated_layers(model) or _has_untrained_norms(model):
         return
     arrays = tree.flatten(inputs)
     size = sum(math.prod(array.shape[1:]) for array in arrays)
@@ -65,7 +68,15 @@ def check_nearness(model, inputs, moved=()):
             "Mend it with rules in front of the policy's, or by training:",
             *(f"    {mend}" for mend in found.mends()),
         ]
-    warnings.warn("\n".join(lines), stacklevel=4)
+    warnings.warn(printable_lines("\n".join(lines)), stacklevel=4)
+
+
+def _has_untrained_norms(model):
+    """Their scales are those of training, which has still to come."""
+    return any(
+        roles.is_batch_norm(layer) and is_untrained(layer)
+        for layer in quantized_layers(model)
+    )
 
 
 def _makes_other_weights(model):
@@ -85,7 +96,7 @@ def _is_far(row, bits, by_channel):
     least = LEAST_DB.get(bits)
     if least is None:
         return False
-    if row.db < least:
+    if not row.db >= least:  # NaN is far, too
         return True
     return by_channel and row.worst_channel_db < _LEAST_CHANNEL_DB
 

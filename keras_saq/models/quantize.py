@@ -19,6 +19,7 @@ from keras_saq.models.plan import KEEP_FLOAT
 from keras_saq.models.plan import Plan
 from keras_saq.models.refusals import require_float32
 from keras_saq.models.silence import warn_of_silence
+from keras_saq.plain_text import printable_lines
 
 # As many layers of one type are listed one by one in a warning.
 _LISTED = 3
@@ -175,14 +176,14 @@ def _tell_of_files(model, strict):
             )
             if strict:
                 raise ValueError(message)
-            warnings.warn(message, stacklevel=3)
+            warnings.warn(printable_lines(message), stacklevel=3)
         islands = [
             FloatLayer(*row) for row in told.islands if row[0] not in known
         ]
         if islands and _quantizes_activations(model):
             warnings.warn(
                 f"{len(islands)} operation(s) will be float islands in a "
-                f"LiteRT file:\n{_table(islands)}",
+                f"LiteRT file:\n{printable_lines(_table(islands))}",
                 stacklevel=3,
             )
 

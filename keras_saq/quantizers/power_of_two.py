@@ -46,8 +46,8 @@ class PowerOfTwo(LearnedScale):
     def initialize_parameters(self, rows):
         """Of weights the power of two with less error, below or above."""
         super().initialize_parameters(rows)
-        if self.initial_scale != "mse" or not self.granularity.channel_axes:
-            return
+        if self.initial_scale != "mse" or not self.narrow_range:
+            return  # steps of activations that are twice as large cost more
         log_scale = keras.ops.convert_to_numpy(self.log_scale)
         exponent = np.floor(log_scale.reshape(-1, 1) / math.log(2.0))
         low = np.exp2(exponent).astype("float32")

@@ -373,6 +373,7 @@ def resident_bytes(pid="self"):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux")
+@pytest.mark.filterwarnings("ignore:The quantized model is far")
 def test_many_exports_take_no_memory(tmp_path):
     from keras_saq.export import isolated
 

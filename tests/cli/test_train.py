@@ -230,7 +230,7 @@ def test_samples_for_scales_are_of_all_classes(tmp_path):
     np.save(path, x)
     args = argparse.Namespace(
         **{"calibration": path, "calibration_samples": 1000},
-        **{"scale": 1.0, "mean": (0.0,), "std": (1.0,)},
+        **{"scale": 1.0, "mean": (0.0,), "std": (1.0,), "data_free": False},
     )
     inputs = keras.Input((4,))
     chosen = quantize._calibration(args, keras.Model(inputs, inputs))
