@@ -45,6 +45,17 @@ def _number(value, numbers):
     return numbers.setdefault(id(value), len(numbers))
 
 
+def _plain(config):
+    """A configuration without Keras's containers, which know their layer."""
+    if isinstance(config, dict):
+        return {key: _plain(value) for key, value in config.items()}
+    if isinstance(config, tuple):
+        return tuple(map(_plain, config))
+    if isinstance(config, list):
+        return list(map(_plain, config))
+    return config
+
+
 def _packed(site, numbers):
     """A site as data that another process understands."""
     operation = site.operation
@@ -70,7 +81,7 @@ def _packed(site, numbers):
             "TensorFlow backend"
         )
     return ParcelledSite(
-        config=(
+        config=_plain(
             serialize_float(operation)
             if is_layer
             else keras.saving.serialize_keras_object(operation)
