@@ -73,6 +73,7 @@ def _packed(site, numbers):
     args, kwargs = tree.map_structure(
         pack, (site.call.args, dict(site.call.kwargs))
     )
+    args, kwargs = _plain((args, kwargs))
     masks = [(pack(t), pack(m)) for t, m in site.call.masks]
     if getattr(type(operation), "__module__", "") == "__main__":
         raise ConversionError(
@@ -86,7 +87,7 @@ def _packed(site, numbers):
             if is_layer
             else keras.saving.serialize_keras_object(operation)
         ),
-        build=operation.get_build_config() if is_layer else None,
+        build=_plain(operation.get_build_config()) if is_layer else None,
         weights=_weights(operation) if is_layer else [],
         args=args,
         kwargs=kwargs,
