@@ -22,6 +22,8 @@ FORGETTING = 0.01
 # What is smaller than this part of the typical size is no signal: below one
 # step of the accumulator of a kernel with codes of 8 bits.
 _AUDIBLE = 2.0**-14
+# Of numbers as small as these a scale cannot be divided by.
+_NOTHING = 2.0**-100
 # In training: log of a part of the stand-in's scale.
 _LOG_AUDIBLE = np.log(_AUDIBLE)
 # Of weights, which a batch norm behind them can make larger.
@@ -43,10 +45,9 @@ def find_silent(rows, signed, typical=None):
     if signed is not False:
         largest = np.maximum(largest, -rows.min(axis=1))
     if typical is None:
-        return largest <= 0
-    return largest <= typical * (
-        _AUDIBLE if len(rows) == 1 else _AUDIBLE_CHANNEL
-    )
+        return largest <= _NOTHING
+    audible = _AUDIBLE if len(rows) == 1 else _AUDIBLE_CHANNEL
+    return largest <= max(typical * audible, _NOTHING)
 
 
 def stand_in(rows, silent, signed, typical=None):
