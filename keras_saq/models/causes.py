@@ -18,6 +18,8 @@ def cause_of(layer, made):
         layer: a quantized layer.
         made: array of numbers that it makes in float.
     """
+    if not np.any(made):
+        return "nothing but zeros"
     bits = min(
         (q.num_bits for q in layer.quantize_config.weights.values()),
         default=8,
@@ -25,7 +27,7 @@ def cause_of(layer, made):
     if bits <= 3:
         return f"{bits}-bit weights"
     quantizer = layer.output_quantizer
-    if quantizer is not None and made.size:
+    if quantizer is not None:
         clipped = _clipped(quantizer, made)
         if clipped > _CLIPPED:
             return f"{clipped:.0%} of its numbers are clipped"
