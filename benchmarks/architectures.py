@@ -74,13 +74,6 @@ def settle(model, x):
         norm.momentum = momentum
 
 
-def decibels(signal, received):
-    import numpy as np
-
-    noise = np.square(signal - received).sum()
-    return float(10 * np.log10(np.square(signal).sum() / max(noise, 1e-30)))
-
-
 def measure(name, size, policy, with_converter):
     """One row, in this process."""
     import warnings
@@ -88,6 +81,7 @@ def measure(name, size, policy, with_converter):
     import keras
 
     import keras_saq
+    from keras_saq.models.compare import decibels
 
     warnings.simplefilter("ignore")
     keras.utils.set_random_seed(0)

@@ -5,9 +5,9 @@ import dataclasses
 import keras
 
 from keras_saq.export.fragments import find_groups
-from keras_saq.export.lowering.fragment import refused_lines
+from keras_saq.export.lowering.fragment import find_refused
 from keras_saq.export.lowering.rules import why_float
-from keras_saq.export.refusals import impossible_lines
+from keras_saq.export.refusals import find_impossible
 from keras_saq.export.wording import class_name
 from keras_saq.layers import roles
 from keras_saq.models.graph import Graph
@@ -54,19 +54,19 @@ def forecast(model):
         graph = Graph(model)
     except ValueError as error:
         return Forecast((f"  {model.name}: {error}",))
-    refused = impossible_lines(graph)
-    groups = find_groups(graph, why_float)
+    refused = find_impossible(graph)
+    found = find_groups(graph, why_float)
+    groups = {id(group): group for group in found.values()}.values()
     if keras.backend.backend() == "tensorflow" and not refused:
-        for group in {id(g): g for g in groups.values()}.values():
+        for group in groups:
             if any(roles.find(site.operation) is None for site in group.sites):
-                refused += refused_lines(group)
-    told = "\n".join(refused)
+                refused |= find_refused(group)
     islands = [
         (site.path, class_name(site.operation), reason)
-        for group in {id(g): g for g in groups.values()}.values()
+        for group in groups
         for site, reason in zip(group.sites, group.reasons)
         # Masks and indices are no numbers that could be integers instead.
         if any(value.is_real for value in site.outputs)
-        and f"  {site.path} (" not in told
+        and site.path not in refused
     ]
-    return Forecast(tuple(refused), tuple(dict.fromkeys(islands)))
+    return Forecast(tuple(refused.values()), tuple(dict.fromkeys(islands)))

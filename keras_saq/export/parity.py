@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from keras_saq.models.comparison import bounded
 from keras_saq.plain_text import printable_lines
 from keras_saq.table import format_table
 
@@ -180,7 +181,12 @@ class ParityReport:
     def to_dict(self):
         """Everything but the arrays, of types that JSON has."""
         fields = {f.name: getattr(self, f.name) for f in _fields(self)}
-        fields["per_output"] = [dataclasses.asdict(r) for r in self.per_output]
+        fields["per_output"] = [
+            dataclasses.asdict(r)
+            | {"snr_db": bounded(r.snr_db)}
+            | {"float_db": None if r.float_db is None else bounded(r.float_db)}
+            for r in self.per_output
+        ]
         fields["layers"] = [
             dataclasses.asdict(r) | {"deviates": r.deviates}
             for r in self.layers

@@ -4,8 +4,8 @@ import numpy as np
 from keras import ops
 
 from keras_saq.export.lowering.rules import why_float
-from keras_saq.export.wording import class_name
 from keras_saq.export.wording import refusal_of
+from keras_saq.export.wording import refused_line
 from keras_saq.models.randomness import RANDOM
 
 
@@ -20,19 +20,18 @@ def refuse_impossible(graph):
             its channels first, a quantizer whose codes no kernel reads, or a
             weight that is not finite.
     """
-    refused = impossible_lines(graph)
+    refused = find_impossible(graph)
     if refused:
-        raise ValueError(refusal_of(refused))
+        raise ValueError(refusal_of(refused.values()))
 
 
-def impossible_lines(graph):
-    """A line for each layer that no file can hold: path, class, reason."""
-    lines = [
-        f"  {site.path} ({class_name(site.operation)}): {reason}"
+def find_impossible(graph):
+    """Path of each layer that no file can hold: a line that says so."""
+    return {
+        site.path: refused_line(site, reason)
         for site in graph.sites
         if (reason := _why_impossible(site)) is not None
-    ]
-    return list(dict.fromkeys(lines))
+    }
 
 
 def _why_impossible(site):

@@ -20,6 +20,7 @@ from keras_saq.export.steps import in_steps
 from keras_saq.export.steps import step_of
 from keras_saq.export.steps import tolerance_of
 from keras_saq.integers import as_type
+from keras_saq.models.compare import decibels
 from keras_saq.models.wrapper import inner_model
 
 _BATCH_SIZE = 256
@@ -92,7 +93,7 @@ def _beside_float(report, float_model, x):
             f"{shapes[1]}. Received: {shapes[0]}."
         )
     rows = tuple(
-        dataclasses.replace(row, float_db=_snr_db(made, expected))
+        dataclasses.replace(row, float_db=decibels(expected, made))
         for row, made, expected in zip(
             report.per_output, report.outputs, floats
         )
@@ -143,7 +144,7 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
                 mean_lsb=float(differences.mean()),
                 exact=float((differences < 0.5).mean()),
                 top1_agreement=_top1_agreement(outputs[i], predicted[i]),
-                snr_db=_snr_db(outputs[i], predicted[i]),
+                snr_db=decibels(predicted[i], outputs[i]),
             )
         )
         steps.append(differences.ravel())
@@ -188,14 +189,6 @@ def verify_content(content, filepath, model, program, x, per_layer=False):
         outputs=outputs,
         predicted=predicted,
     )
-
-
-def _snr_db(made, predicted):
-    noise = np.square(made - predicted, dtype=np.float32).mean()
-    signal = np.square(predicted, dtype=np.float32).mean()
-    if not noise:
-        return float("inf")
-    return float(10 * np.log10(max(signal, 1e-30) / noise))
 
 
 def _top1_agreement(a, b):

@@ -16,3 +16,8 @@ def class_name(operation):
     """The class of what a site calls, as the user knows it."""
     operation = roles.unwrap(operation)
     return getattr(operation, "_float_class", type(operation)).__name__
+
+
+def refused_line(site, reason):
+    """One of the lines: path, class and reason of a layer."""
+    return f"  {site.path} ({class_name(site.operation)}): {reason}"

@@ -153,8 +153,7 @@ def _call(model, inputs):
     except Exception:
         if batch is None or len(tree.flatten(inputs)[0]) == batch:
             raise
-        inputs = tree.map_structure(lambda a: a[:batch], inputs)
-        model(inputs, training=False)
+        model(first_few(model, inputs, batch), training=False)
 
 
 def quantizers_of_several(graph):
@@ -187,6 +186,12 @@ def fixed_batch(model):
     """The batch size that a model's inputs are made for, `None` if any."""
     inputs = _symbolic_inputs(model)
     return inputs[0].shape[0] if inputs else None
+
+
+def first_few(model, inputs, number):
+    """So many samples, or as many as the model is made for."""
+    number = fixed_batch(model) or number
+    return tree.map_structure(lambda a: a[:number], inputs)
 
 
 def calibrate_from_fit_data(model, x):

@@ -9,8 +9,8 @@ from keras import tree
 from keras_saq.layers import Quantized
 from keras_saq.layers import roles
 from keras_saq.layers.observation import observed_by
+from keras_saq.models.calibration import first_few
 from keras_saq.models.calibration import first_samples
-from keras_saq.models.calibration import fixed_batch
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.causes import cause_of
@@ -71,7 +71,7 @@ def compare(float_model, q, x):
             "`keras_saq.compare(float_model, q, x)`."
         )
     require_calibrated(q, "be compared")
-    inputs = _some(q, first_samples(q, x), MAX_SAMPLES)
+    inputs = first_few(q, first_samples(q, x), MAX_SAMPLES)
     return measure(float_model, q, inputs)
 
 
@@ -210,11 +210,6 @@ def _floating(float_model, moved):
     finally:
         for (variable, _), value in zip(moved, kept):
             variable.assign(value)
-
-
-def _some(model, inputs, number):
-    number = fixed_batch(model) or number
-    return tree.map_structure(lambda a: a[:number], inputs)
 
 
 def _count(inputs):

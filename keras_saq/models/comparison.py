@@ -87,7 +87,7 @@ class Comparison:
 
         def plain(row):
             return {
-                key: _bounded(value) if isinstance(value, float) else value
+                key: bounded(value) if isinstance(value, float) else value
                 for key, value in dataclasses.asdict(row).items()
             }
 
@@ -147,7 +147,8 @@ def output_line(row):
     return line
 
 
-def _bounded(db):
+def bounded(db):
+    """A ratio that JSON can hold."""
     return float(np.clip(np.nan_to_num(db, nan=-999.0), -999.0, 999.0))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 from keras import tree
 
-from keras_saq.models.calibration import fixed_batch
+from keras_saq.models.calibration import first_few
 from keras_saq.models.descent import input_structure
 from keras_saq.models.eager import eagerly
 from keras_saq.models.graph import functional
@@ -38,11 +38,10 @@ class CopyCheck:
     def __init__(self, model, inputs=None):
         self._model = model
         self._is_given = inputs is not None
-        number = fixed_batch(model) or NUM_SAMPLES
         self._inputs = (
             random_inputs(model)
             if inputs is None
-            else tree.map_structure(lambda a: a[:number], inputs)
+            else first_few(model, inputs, NUM_SAMPLES)
         )
         self._expected = None
         if self._inputs is not None:

@@ -35,6 +35,8 @@ from keras_saq.layers import roles
 from keras_saq.layers.batch_normalization import is_untrained
 from keras_saq.layers.hidden import float_class
 from keras_saq.layers.roles import has_integer_bias
+from keras_saq.models.recording import calls_replaced
+from keras_saq.models.recording import told_first
 
 # The spread of a channel is corrected by a factor of at most this.
 _LARGEST_FACTOR = 4.0
@@ -202,8 +204,7 @@ class Correction:
         what the function returns.
         """
         kept = []
-        for layer in self._norms:
-            layer.__dict__["call"] = _told(norm, layer, layer.call)
+        calls = [(x, told_first(norm, x, x.call)) for x in self._norms]
         for layer in self._biased:
             for name in ("activation", "_float_activation"):
                 function = layer.__dict__.get(name)
@@ -211,20 +212,11 @@ class Correction:
                     kept.append((layer, name, function))
                     layer.__dict__[name] = _fed(output, layer, function)
         try:
-            yield
+            with calls_replaced(calls):
+                yield
         finally:
-            for layer in self._norms:
-                del layer.__dict__["call"]
             for layer, name, function in kept:
                 layer.__dict__[name] = function
-
-
-def _told(function, layer, call):
-    def told(inputs, *args, **kwargs):
-        function(layer, ops.cast(inputs, "float32"))
-        return call(inputs, *args, **kwargs)
-
-    return told
 
 
 def _fed(function, layer, activation):

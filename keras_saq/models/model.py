@@ -103,6 +103,8 @@ class QuantizedModel(Saveable, Trainable):
             of the time when the scales were taken; `None` without data.
     """
 
+    comparison = None
+
     @classmethod
     def from_config(cls, config, custom_objects=None):
         model = as_quantized_model(
@@ -131,14 +133,6 @@ class QuantizedModel(Saveable, Trainable):
     def float_layers(self, rows):
         # Past Keras, which would track a list as state of the model.
         self.__dict__["_float_layers"] = list(rows)
-
-    @property
-    def comparison(self):
-        return self.__dict__.get("_comparison")
-
-    @comparison.setter
-    def comparison(self, comparison):
-        self.__dict__["_comparison"] = comparison
 
     def summary(self, *args, print_fn=None, **kwargs):
         """`keras.Model.summary`, and `keras_saq.summary` below it."""

@@ -9,7 +9,7 @@ from keras import tree
 
 from keras_saq.layers import roles
 from keras_saq.layers.batch_normalization import is_untrained
-from keras_saq.models.calibration import fixed_batch
+from keras_saq.models.calibration import first_few
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.models.calibration import uncalibrated_layers
 from keras_saq.models.compare import measure
@@ -42,8 +42,7 @@ def check_nearness(model, inputs, moved=()):
     arrays = tree.flatten(inputs)
     size = sum(math.prod(array.shape[1:]) for array in arrays)
     number = min(max(_ELEMENTS // max(size, 1), _FEWEST), _MOST)
-    number = fixed_batch(model) or number
-    some = tree.map_structure(lambda a: a[:number], inputs)
+    some = first_few(model, inputs, number)
     found = measure(None, model, some, layers=False, moved=moved)
     bits = _fewest_bits(model)
     # A few samples say little of a single channel.
@@ -68,7 +67,7 @@ def check_nearness(model, inputs, moved=()):
             "Mend it with rules in front of the policy's, or by training:",
             *(f"    {mend}" for mend in found.mends()),
         ]
-    warnings.warn(printable_lines("\n".join(lines)), stacklevel=4)
+    warnings.warn(printable_lines("\n".join(lines)), stacklevel=3)
 
 
 def _has_untrained_norms(model):

@@ -143,7 +143,7 @@ class Plan:
                 self._policy.weight_quantizer_of(bits.rule),
                 num_bits=bits.weights,
                 narrow_range=True,
-                oriented=_is_oriented(layer, name, bits.weights),
+                oriented=is_oriented(layer, name, bits.weights),
                 channel_axes=axes,
                 name=f"{name.replace('.', '_')}_quantizer",
             )
@@ -362,7 +362,7 @@ class Plan:
                     self._opened.add(id(layer))
 
 
-def _is_oriented(layer, name, num_bits):
+def is_oriented(layer, name, num_bits):
     """Whether all codes are used, with a sign per channel.
 
     Of few codes, one that is left out is missed. The sign takes a bit more,

@@ -2,6 +2,8 @@
 
 import contextlib
 
+from keras import ops
+
 from keras_saq.models.graph import Graph
 
 
@@ -18,7 +20,7 @@ def told_of_calls(model, tell):
     counts = {}
     # What `tell` calls itself is not told.
     is_telling = []
-    operations = {id(site.operation): site.operation for site in graph.sites}
+    operations = {id(s.operation): s.operation for s in graph.sites}.values()
 
     def wrapped(operation):
         call, sites = operation.call, graph.sites_of(operation)
@@ -37,11 +39,33 @@ def told_of_calls(model, tell):
 
         return record
 
-    for operation in operations.values():
-        # In the instance, past Keras's tracking of attributes.
-        operation.__dict__["call"] = wrapped(operation)
-    try:
+    calls = [(operation, wrapped(operation)) for operation in operations]
+    with calls_replaced(calls):
         yield graph
+
+
+@contextlib.contextmanager
+def calls_replaced(calls):
+    """Inside, operations call something else.
+
+    Args:
+        calls: list of `(operation, function in the place of its call)`.
+    """
+    for operation, call in calls:
+        # In the instance, past Keras's tracking of attributes.
+        operation.__dict__["call"] = call
+    try:
+        yield
     finally:
-        for operation in operations.values():
+        for operation, _ in calls:
             del operation.__dict__["call"]
+
+
+def told_first(function, layer, call):
+    """A call that tells a function first what a layer reads, as float32."""
+
+    def told(inputs, *args, **kwargs):
+        function(layer, ops.cast(inputs, "float32"))
+        return call(inputs, *args, **kwargs)
+
+    return told

@@ -185,6 +185,29 @@ def initial_scale(groups, qmin, qmax, rule="mse", step=1):
     return np.clip(scale, _SMALLEST, _LARGEST).astype(np.float32)
 
 
+def oriented_scale(rows, qmin, qmax, rule="mse"):
+    """Scales and signs of rows that are rounded as they are, or mirrored.
+
+    Args:
+        rows: array, one row of elements per scale.
+        qmin: smallest code.
+        qmax: largest code.
+        rule: see `initial_scale`.
+
+    Returns:
+        `(scale, sign)`, float32 arrays with an element per row; the sign is
+        that of the two with which the row is rounded with less error.
+    """
+    scales = [initial_scale(sign * rows, qmin, qmax, rule) for sign in (1, -1)]
+    errors = [
+        rounding_error(sign * rows, scale, qmin, qmax)
+        for sign, scale in zip((1, -1), scales)
+    ]
+    is_plain = errors[0] <= errors[1]
+    sign = np.where(is_plain, 1.0, -1.0).astype("float32")
+    return np.where(is_plain, *scales), sign
+
+
 def rounding_error(groups, scale, qmin, qmax):
     """The squared error of each row of a group, of some of its elements."""
     groups = _sample(_as_float(np.asarray(groups)))

@@ -1,12 +1,9 @@
 """LSQ: uniform quantization with a learned scale."""
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_saq.quantizers.fake_quant import fake_quantize
-from keras_saq.quantizers.initial_scale import initial_scale as scale_from
-from keras_saq.quantizers.initial_scale import rounding_error
+from keras_saq.quantizers.initial_scale import oriented_scale
 from keras_saq.quantizers.learned_scale import LearnedScale
 
 
@@ -100,25 +97,16 @@ class LSQ(LearnedScale):
             super().initialize_parameters(rows)
             return
         limits = self.qmin, self.qmax
-        scales = [
-            scale_from(sign * rows, *limits, self.initial_scale)
-            for sign in (1, -1)
-        ]
-        errors = [
-            rounding_error(sign * rows, scale, *limits)
-            for sign, scale in zip((1, -1), scales)
-        ]
-        is_plain = errors[0] <= errors[1]
+        scale, sign = oriented_scale(rows, *limits, self.initial_scale)
         shape = self.log_scale.shape
-        self.orientation.assign(np.where(is_plain, 1.0, -1.0).reshape(shape))
-        self.set_scale(np.where(is_plain, *scales).reshape(shape))
+        self.orientation.assign(sign.reshape(shape))
+        self.set_scale(scale.reshape(shape))
 
     def fake_quantize(self, x, training=False):
         scale = self.granularity.spread(self.scale)
         if not self.oriented:
             return fake_quantize(x, scale, self.qmin, self.qmax)
         sign = self.granularity.spread(self.orientation.value)
-        sign = ops.stop_gradient(sign)
         return sign * fake_quantize(sign * x, scale, self.qmin, self.qmax)
 
     def get_config(self):

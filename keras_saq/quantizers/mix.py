@@ -60,7 +60,7 @@ def mix(x, scales, probabilities, ranges):
     return _mixture(tuple(ranges))(x, scales, probabilities)
 
 
-def mix_weights(x, scales, probabilities, ranges):
+def mix_weights(x, scales, probabilities, ranges, signs):
     """The mixture with a scale per channel, by automatic differentiation.
 
     Weights are small: what is kept for each candidate is of their size.
@@ -70,11 +70,17 @@ def mix_weights(x, scales, probabilities, ranges):
         scales: list of tensors that broadcast against `x`, one per candidate.
         probabilities: tensor of shape `(candidates,)`.
         ranges: tuple with `(qmin, qmax)` of each candidate.
+        signs: list of tensors like the scales, 1 or -1: where a candidate
+            rounds the mirror image of `x`. `None`: nowhere.
     """
-    return sum(
-        probabilities[i] * fake_quantize(x, scales[i], *ranges[i])
-        for i in range(len(ranges))
-    )
+    total = 0.0
+    for i, (scale, limits, sign) in enumerate(zip(scales, ranges, signs)):
+        if sign is None:
+            y = fake_quantize(x, scale, *limits)
+        else:
+            y = sign * fake_quantize(sign * x, scale, *limits)
+        total += probabilities[i] * y
+    return total
 
 
 # JAX compiles once per function, so there is one for each set of candidates.

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_saq.quantizers.fake_quant import fake_quantize
 from keras_saq.quantizers.fake_quant import two_to_the
+from keras_saq.quantizers.initial_scale import rounding_error
 from keras_saq.quantizers.learned_scale import LearnedScale
 
 
@@ -49,15 +50,14 @@ class PowerOfTwo(LearnedScale):
         if self.initial_scale != "mse" or not self.narrow_range:
             return  # steps of activations that are twice as large cost more
         log_scale = keras.ops.convert_to_numpy(self.log_scale)
-        exponent = np.floor(log_scale.reshape(-1, 1) / math.log(2.0))
+        exponent = np.floor(log_scale.reshape(-1) / math.log(2.0))
         low = np.exp2(exponent).astype("float32")
-        is_low = self._error(rows, low) <= self._error(rows, 2 * low)
-        scale = np.where(is_low, low, 2 * low)
+        errors = [
+            rounding_error(rows, scale, self.qmin, self.qmax)
+            for scale in (low, 2 * low)
+        ]
+        scale = np.where(errors[0] <= errors[1], low, 2 * low)
         self.set_scale(scale.reshape(log_scale.shape))
-
-    def _error(self, rows, scale):
-        codes = np.clip(np.rint(rows / scale), self.qmin, self.qmax)
-        return np.square(codes * scale - rows).sum(axis=1, keepdims=True)
 
     @property
     def scale(self):

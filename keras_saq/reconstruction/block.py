@@ -26,13 +26,12 @@ from keras import ops
 from keras_saq.layers import PerturbationScope
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.reconstruction import rounding
+from keras_saq.reconstruction.adam import adam
 from keras_saq.reconstruction.compiled import compiled
-from keras_saq.reconstruction.compiled import value_and_gradients
+from keras_saq.reconstruction.compiled import gradients_of
 
 ROUNDING_SHARE = 0.8
 REGULARIZATION = 0.1
-_BETAS = 0.9, 0.999
-_TINY = 1e-8
 
 
 class Weight:
@@ -249,26 +248,18 @@ class BlockTrainer:
             for v in points[:number]:
                 share = REGULARIZATION * numbers[1]
                 total += share * rounding.regularizer(v, numbers[0])
-            return total, total
+            return total
 
         def step(points, means, squares, rates, *batch):
-            numbers = batch[-1]
-            _, _, gradients = value_and_gradients(
-                lambda p: loss(p, *batch), points
-            )
-            count, decay = numbers[2], numbers[3]
-            new = [[], [], []]
-            for p, m, s, rate, g in zip(
-                points, means, squares, rates, gradients
-            ):
-                m = _BETAS[0] * m + (1 - _BETAS[0]) * g
-                s = _BETAS[1] * s + (1 - _BETAS[1]) * ops.square(g)
-                mean = m / (1 - _BETAS[0] ** count)
-                root = ops.sqrt(s / (1 - _BETAS[1] ** count))
-                new[0].append(p - rate * decay * mean / (root + _TINY))
-                new[1].append(m)
-                new[2].append(s)
-            return new
+            count, decay = batch[-1][2], batch[-1][3]
+            gradients = gradients_of(lambda p: loss(p, *batch), points)
+            made = [
+                adam(p, m, s, g, count, rate * decay)
+                for p, m, s, g, rate in zip(
+                    points, means, squares, gradients, rates
+                )
+            ]
+            return [list(group) for group in zip(*made)]
 
         return step
 

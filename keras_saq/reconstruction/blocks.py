@@ -11,6 +11,7 @@ import dataclasses
 import keras
 from keras import tree
 
+from keras_saq.models.copy import nodes_in_order
 from keras_saq.models.graph import functional
 from keras_saq.models.graph import is_graph_model
 
@@ -93,20 +94,10 @@ def _one(tensors):
     return tensors[0] if len(tensors) == 1 else tensors
 
 
-def _nodes(graph):
-    """The nodes of a Functional model, producers first."""
-    return [
-        node
-        for depth in sorted(graph._nodes_by_depth, reverse=True)
-        for node in graph._nodes_by_depth[depth]
-        if not node.is_input
-    ]
-
-
 def _tensors_by_name(graph):
     """What each operation that is called once makes, if it is one tensor."""
     calls = {}
-    for node in _nodes(graph):
+    for node in nodes_in_order(graph):
         calls.setdefault(node.operation.name, []).append(node)
     return {
         name: nodes[0].output_tensors[0]
@@ -117,7 +108,7 @@ def _tensors_by_name(graph):
 
 def _possible_cuts(graph):
     """`(name, tensor)` of the places where blocks can end, in order."""
-    nodes = _nodes(graph)
+    nodes = nodes_in_order(graph)
     readers = {}
     for node in nodes:
         for tensor in node.input_tensors:
@@ -141,7 +132,7 @@ def _possible_cuts(graph):
         next_nodes = readers.get(id(tensor), [])
         # What a kernel computes along with what is before it stays with it.
         if len(next_nodes) > 1 or any(
-            _has_kernel(n.operation) for n in next_nodes
+            _has_weights(n.operation) for n in next_nodes
         ):
             found.append((name, tensor))
             weighted = False
@@ -153,8 +144,3 @@ def _has_weights(operation):
         getattr(part, "weight_names", None)
         for part in getattr(operation, "_flatten_layers", list)()
     )
-
-
-def _has_kernel(operation):
-    """Whether it is the first of what one kernel computes."""
-    return _has_weights(operation)

@@ -17,11 +17,11 @@ def compiled(function):
     return function
 
 
-def value_and_gradients(function, points):
-    """The value of `function(points)`, what it tells, and gradients.
+def gradients_of(function, points):
+    """Gradients of the scalar `function(points)`, a list of tensors.
 
     Args:
-        function: of a list of tensors; returns a scalar and something else.
+        function: of a list of tensors.
         points: list of tensors.
     """
     backend = keras.backend.backend()
@@ -30,23 +30,16 @@ def value_and_gradients(function, points):
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
-            value, told = function(points)
-        gradients = tape.gradient(value, points, unconnected_gradients="zero")
-        return value, told, gradients
+            value = function(points)
+        return tape.gradient(value, points, unconnected_gradients="zero")
     if backend == "jax":
         import jax
 
-        (value, told), gradients = jax.value_and_grad(function, has_aux=True)(
-            list(points)
-        )
-        return value, told, gradients
+        return jax.grad(function)(list(points))
     import torch
 
     points = [p.detach().requires_grad_(True) for p in points]
-    value, told = function(points)
-    gradients = torch.autograd.grad(value, points, allow_unused=True)
-    gradients = [
-        torch.zeros_like(p) if g is None else g
-        for p, g in zip(points, gradients)
+    found = torch.autograd.grad(function(points), points, allow_unused=True)
+    return [
+        torch.zeros_like(p) if g is None else g for p, g in zip(points, found)
     ]
-    return value.detach(), told.detach(), gradients

@@ -19,10 +19,12 @@ from keras import ops
 
 from keras_saq.layers import roles
 from keras_saq.models.eager import eagerly
+from keras_saq.models.recording import calls_replaced
+from keras_saq.models.recording import told_first
+from keras_saq.reconstruction.adam import adam
 from keras_saq.reconstruction.compiled import compiled
-from keras_saq.reconstruction.compiled import value_and_gradients
+from keras_saq.reconstruction.compiled import gradients_of
 
-_TINY = 1e-8
 # Deviations that are tried, and means in units of them.
 _DEVIATIONS = 2.0 ** np.arange(-4, 9)
 _MEANS = (0.0, 0.5, 1.0, 2.0)
@@ -61,7 +63,7 @@ def data_free(
     >>> x = keras.layers.Conv2D(4, 3)(inputs)
     >>> norm = keras.layers.BatchNormalization()
     >>> model = keras.Model(inputs, keras.layers.ReLU()(norm(x)))
-    >>> norm.moving_variance.assign([1.0, 2.0, 1.0, 0.5])
+    >>> _ = norm.moving_variance.assign([1.0, 2.0, 1.0, 0.5])
     >>> x = keras_saq.data_free(model, num_samples=16, steps=5, verbose=0)
     >>> x.shape
     (16, 8, 8, 3)
@@ -127,24 +129,14 @@ def _loss(model, norms):
     def loss(x):
         seen = {}
 
-        def told(layer, call):
-            def tell(inputs, *args, **kwargs):
-                axis = layer.axis % len(inputs.shape)
-                axes = [i for i in range(len(inputs.shape)) if i != axis]
-                values = ops.cast(inputs, "float32")
-                seen.setdefault(id(layer), ops.moments(values, axes))
-                return call(inputs, *args, **kwargs)
+        def see(layer, values):
+            axis = layer.axis % len(values.shape)
+            axes = [i for i in range(len(values.shape)) if i != axis]
+            seen.setdefault(id(layer), ops.moments(values, axes))
 
-            return tell
-
-        for layer in norms:
-            layer.__dict__["call"] = told(layer, layer.call)
-        try:
-            with keras.StatelessScope(collect_losses=True):
-                model(x, training=False)
-        finally:
-            for layer in norms:
-                del layer.__dict__["call"]
+        calls = [(norm, told_first(see, norm, norm.call)) for norm in norms]
+        with calls_replaced(calls), keras.StatelessScope(collect_losses=True):
+            model(x, training=False)
         met = [layer for layer in norms if id(layer) in seen]
         return statistics_loss([seen[id(layer)] for layer in met], met)
 
@@ -180,18 +172,9 @@ def _step(loss, rate):
     """One step of Adam on the inputs."""
 
     def step(x, mean, square, numbers):
+        (gradient,) = gradients_of(lambda points: loss(points[0]), [x])
         count, decay = numbers[0], numbers[1]
-
-        def value(points):
-            found = loss(points[0])
-            return found, found
-
-        _, _, (gradient,) = value_and_gradients(value, [x])
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.999 * square + 0.001 * ops.square(gradient)
-        root = ops.sqrt(square / (1 - 0.999**count))
-        change = mean / (1 - 0.9**count) / (root + _TINY)
-        return x - float(rate) * decay * change, mean, square
+        return adam(x, mean, square, gradient, count, float(rate) * decay)
 
     return step
 

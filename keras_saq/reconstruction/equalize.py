@@ -27,17 +27,15 @@ from keras_saq.models.recording import told_of_calls
 # A channel is scaled by at most this.
 _MOST = 64.0
 # With these between, a channel stays a channel and zero stays zero.
-_MOVES = (
-    "AveragePooling2D",
-    "Dropout",
-    "GlobalAveragePooling2D",
-    "GlobalMaxPooling2D",
-    "Identity",
-    "MaxPooling2D",
-    "SpatialDropout2D",
-    "UpSampling2D",
-    "ZeroPadding2D",
-)
+_MOVES = {
+    "average_pool",
+    "global_average",
+    "global_max",
+    "identity",
+    "max_pool",
+    "pad",
+    "upsampling",
+}
 
 
 def equalize(model, data):
@@ -135,7 +133,9 @@ def _is_alone(graph, value, site):
 def _is_homogeneous(operation):
     if roles.is_relu(operation):
         return roles.activation_of(operation) == "relu"
-    return type(operation).__name__ in _MOVES
+    # An operation can pad with something else than zeros.
+    is_layer = isinstance(operation, keras.layers.Layer)
+    return is_layer and roles.family(operation) in _MOVES
 
 
 def _is_channels_last(operation):
@@ -143,29 +143,24 @@ def _is_channels_last(operation):
 
 
 def _can_read(operation):
-    name = type(operation).__name__
-    if name == "Dense":
-        return True
-    plain = name == "DepthwiseConv2D" or (
-        name in ("Conv1D", "Conv2D") and operation.groups == 1
+    family = roles.family(operation)
+    if family == "conv" and operation.groups != 1:
+        return False
+    return family in ("conv", "dense", "depthwise") and _is_channels_last(
+        operation
     )
-    return plain and _is_channels_last(operation)
 
 
 def _can_be_divided(operation):
-    name = type(operation).__name__
-    if name == "BatchNormalization":
-        last = len(operation.moving_mean.shape) == 1 and operation.axis in (
-            -1,
-            3,
-        )
-        return last and operation.scale and operation.center
-    if name not in ("Conv1D", "Conv2D", "Dense", "DepthwiseConv2D"):
+    family = roles.family(operation)
+    if family == "batch_norm":
+        rank = len(operation.moving_mean.shape)
+        is_last = rank == 1 and operation.axis in (-1, 3)
+        return is_last and operation.scale and operation.center
+    if family not in ("conv", "dense", "depthwise"):
         return False
-    return roles.activation_of(operation) in (
-        "linear",
-        "relu",
-    ) and _is_channels_last(operation)
+    is_homogeneous = roles.activation_of(operation) in ("linear", "relu")
+    return is_homogeneous and _is_channels_last(operation)
 
 
 def _reading_weights(layer):
@@ -193,7 +188,7 @@ def _divide_outputs(layer, factor):
             variable.assign(ops.convert_to_numpy(variable) / factor)
     if hasattr(layer, "kernel"):
         kernel = ops.convert_to_numpy(layer.kernel)
-        if type(layer).__name__ == "DepthwiseConv2D":
+        if roles.family(layer) == "depthwise":
             factor = factor.reshape(kernel.shape[-2:])
         layer.kernel.assign(kernel / factor)
 

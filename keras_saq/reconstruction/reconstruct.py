@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_saq.models.calibration import first_few
 from keras_saq.models.calibration import first_samples
-from keras_saq.models.calibration import fixed_batch
 from keras_saq.models.calibration import quantized_layers
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.compare import measure
@@ -155,8 +155,7 @@ def reconstruct(
 def _measure_again(q, model, samples):
     """What was measured when the model was quantized holds no more."""
     if getattr(q, "comparison", None) is not None:
-        count = fixed_batch(model) or _COMPARED
-        some = keras.tree.map_structure(lambda a: a[:count], samples)
+        some = first_few(model, samples, _COMPARED)
         q.comparison = measure(model, q, some, layers=False)
 
 

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_saq.quantizers import Quantizer
 from keras_saq.quantizers.initial_scale import initial_scale
+from keras_saq.quantizers.initial_scale import oriented_scale
 from keras_saq.quantizers.mix import mix
 from keras_saq.quantizers.mix import mix_weights
 
@@ -21,6 +22,8 @@ class Mixture(Quantizer):
         signed: see `Quantizer`.
         narrow_range: see `Quantizer`.
         channel_axes: see `Quantizer`.
+        oriented: numbers of bits whose candidates have all codes, with a sign
+            per channel; see `LSQ`.
         already: a `Quantizer` that the tensor has passed already, or `None`.
             A candidate of as many bits then leaves the tensor as it is, as
             the quantized model does.
@@ -32,6 +35,7 @@ class Mixture(Quantizer):
         signed=True,
         narrow_range=False,
         channel_axes=(),
+        oriented=(),
         already=None,
         **kwargs,
     ):
@@ -39,6 +43,7 @@ class Mixture(Quantizer):
             max(choice.bits), signed, narrow_range, channel_axes, **kwargs
         )
         self.choice = choice
+        self.oriented = frozenset(oriented)
         # Not a part of this one.
         self.__dict__["_already"] = already
 
@@ -53,7 +58,8 @@ class Mixture(Quantizer):
         if self.signed is False:
             return 0, 2**bits - 1
         half = 2 ** (bits - 1)
-        return -half + int(self.narrow_range), half - 1
+        is_narrow = self.narrow_range and bits not in self.oriented
+        return -half + int(is_narrow), half - 1
 
     def build_parameters(self, shape):
         self.log_scale = self.add_weight(
@@ -63,15 +69,29 @@ class Mixture(Quantizer):
             autocast=False,
         )
 
+        if self.oriented:
+            self.orientation = self.add_weight(
+                name="orientation",
+                shape=(len(self.choice.bits), *shape),
+                initializer="ones",
+                trainable=False,
+                autocast=False,
+            )
+
     def initialize_parameters(self, rows):
         shape = self.log_scale.shape[1:]
-        scales = [
-            np.ones(shape)
-            if limits is None
-            else initial_scale(rows, *limits).reshape(shape)
-            for limits in self.ranges
-        ]
+        scales, signs = [], []
+        for bits, limits in zip(self.choice.bits, self.ranges):
+            scale, sign = np.ones(shape), np.ones(shape)
+            if bits in self.oriented:
+                scale, sign = oriented_scale(rows, *limits)
+            elif limits is not None:
+                scale = initial_scale(rows, *limits)
+            scales.append(scale.reshape(shape))
+            signs.append(sign.reshape(shape))
         self.log_scale.assign(np.log(np.stack(scales)).astype("float32"))
+        if self.oriented:
+            self.orientation.assign(np.stack(signs))
 
     @property
     def scales(self):
@@ -98,4 +118,9 @@ class Mixture(Quantizer):
         if not self.channel_axes:
             return mix(x, scales, probabilities, self.ranges)
         scales = [self.granularity.spread(s) for s in ops.unstack(scales)]
-        return mix_weights(x, scales, probabilities, self.ranges)
+        signs = [None] * len(scales)
+        for i, bits in enumerate(self.choice.bits):
+            if bits in self.oriented:
+                sign = self.orientation.value[i]
+                signs[i] = self.granularity.spread(sign)
+        return mix_weights(x, scales, probabilities, self.ranges, signs)

@@ -15,6 +15,7 @@ from keras import ops
 from keras_saq.models.bits import next_to_outputs
 from keras_saq.models.calibration import calibrate
 from keras_saq.models.copy import quantized_copy
+from keras_saq.models.plan import is_oriented
 from keras_saq.models.statistics import average_statistics
 from keras_saq.policy import layer_paths
 from keras_saq.search.choice import Choice
@@ -80,8 +81,13 @@ class Supernet:
             if site.weights is not None:
                 config = plan.configs[id(site.layer)]
                 for name, quantizer in config.weights.items():
+                    oriented = [
+                        bits
+                        for bits in self.choices[site.weights].bits
+                        if is_oriented(site.layer, name, bits)
+                    ]
                     config.weights[name] = self._mixture(
-                        site.weights, quantizer
+                        site.weights, quantizer, oriented
                     )
         # Those at a layer's input may come to know the one before them, so
         # the others first.
@@ -101,7 +107,7 @@ class Supernet:
                 already = self.space.already_quantized(site.site)
                 config.inputs.__dict__["_already"] = already
 
-    def _mixture(self, group, quantizer):
+    def _mixture(self, group, quantizer, oriented=()):
         if isinstance(quantizer, Mixture):
             return quantizer  # of a layer that is called twice
         if self.choices[group].bits == (quantizer.num_bits,):
@@ -109,8 +115,11 @@ class Supernet:
         return Mixture(
             self.choices[group],
             signed=quantizer.signed,
-            narrow_range=quantizer.narrow_range,
+            # What has all codes now has candidates that do not.
+            narrow_range=quantizer.narrow_range
+            or getattr(quantizer, "oriented", False),
             channel_axes=quantizer.channel_axes,
+            oriented=oriented,
             name=quantizer.name,
         )
 

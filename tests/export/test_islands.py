@@ -3,7 +3,6 @@
 import warnings
 
 import keras
-import numpy as np
 import pytest
 from keras import layers
 from keras import ops
@@ -77,8 +76,7 @@ def test_what_follows_an_island_is_integers_again(name, tmp_path):
             OPERATIONS[name](layers.Conv2D(4, 3, activation="relu")(x))
         )
     )
-    report, parity = whole_way(model, IMAGES, tmp_path, "w4a8", limit=0.2)
-    assert parity.reference_exact or report.error_sources
+    report, _ = whole_way(model, IMAGES, tmp_path, "w4a8", limit=0.2)
     assert report.operators["CONV_2D"] == 3
     assert "CONV_2D" not in report.float_operators
 
@@ -92,10 +90,13 @@ def test_unit_norm_is_near_where_it_is_continuous(tmp_path):
 def test_moves_of_codes_are_exact(tmp_path):
     """Between tensors of one grid a fragment cancels out."""
     model = between(
-        lambda x: layers.Conv2D(3, 3)(ops.sort(ops.roll(x, 2, 1), -1))
+        lambda x: layers.Conv2D(3, 3)(
+            ops.concatenate(ops.split(ops.roll(x, 2, 1), 2, -1)[::-1], -1)
+        )
     )
-    _, parity = whole_way(model, IMAGES, tmp_path)
-    assert parity.reference_exact
+    report, parity = whole_way(model, IMAGES, tmp_path)
+    assert parity.reference_exact and not report.islands
+    assert not report.error_sources
 
 
 class Gated(layers.Layer):
@@ -217,4 +218,3 @@ def test_augmentation_is_nothing_in_a_file(tmp_path):
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
     report, parity = whole_way(model, IMAGES, tmp_path)
     assert parity.reference_exact and not report.islands
-    assert np.isfinite(report.file_bytes)

@@ -50,6 +50,31 @@ def test_sums_of_a_product_of_two_tensors(tmp_path):
     refused(model, x, tmp_path, "2\\^31|overflow")
 
 
+@pytest.mark.parametrize(
+    "average",
+    [
+        lambda x: layers.GlobalAveragePooling2D(name="far")(x),
+        lambda x: layers.AveragePooling2D(6, name="far")(x),
+    ],
+)
+def test_sums_of_an_average(average, tmp_path, monkeypatch):
+    inputs = keras.Input((8, 8, 3))
+    x = average(layers.Conv2D(2, 3, activation="relu", name="first")(inputs))
+    model = keras.Model(inputs, layers.Flatten()(x))
+    # 36 codes of up to 255, and the convolution 27 products of up to 127 * 255.
+    q = keras_saq.quantize_model(model, "w8a8", calibration=IMAGES)
+    monkeypatch.setattr("keras_saq.export.accumulator.LARGEST_SUM", 36 * 255)
+    with pytest.raises(ValueError, match="first|far"):
+        keras_saq.export_litert(q, tmp_path / "m.tflite")
+    monkeypatch.setattr("keras_saq.export.pending.check_reach", lambda *_: None)
+    keras_saq.export_litert(q, tmp_path / "m.tflite")
+    monkeypatch.setattr(
+        "keras_saq.export.accumulator.LARGEST_SUM", 36 * 255 - 1
+    )
+    with pytest.raises(ValueError, match="'far'.*36 codes"):
+        keras_saq.export_litert(q, tmp_path / "m.tflite")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["kernel", "bias"])
 def test_values_that_are_not_finite(value, name, tmp_path):

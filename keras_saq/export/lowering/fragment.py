@@ -8,6 +8,7 @@ from keras_saq.export.lowering.builder import MAY_DIFFER
 from keras_saq.export.pending import Pending
 from keras_saq.export.wording import class_name
 from keras_saq.export.wording import refusal_of
+from keras_saq.export.wording import refused_line
 from keras_saq.layers import roles
 
 
@@ -71,29 +72,30 @@ def _converted(sites, inputs, outputs):
     try:
         return convert(sites, inputs, outputs)
     except ConversionError as error:
-        raise ValueError(refusal_of(_culprits(sites, error))) from error
+        raise ValueError(
+            refusal_of(_culprits(sites, error).values())
+        ) from error
 
 
-def refused_lines(group):
-    """Lines that say why a group cannot be converted; empty if it can."""
+def find_refused(group):
+    """Path of each site that cannot be converted: a line that says why."""
     try:
         convert(group.sites, group.inputs, group.outputs)
     except ConversionError as error:
         return _culprits(group.sites, error)
-    return []
+    return {}
 
 
 def _culprits(sites, error):
-    """Lines that say which sites cannot be converted even alone, and why."""
-    lines = []
+    """The same, of sites that were found not to be convertible together."""
+    found = {}
     for site in sites if len(sites) > 1 else ():
         try:
             convert([site], list(dict.fromkeys(site.inputs)), site.outputs)
         except ConversionError as alone:
-            name = class_name(site.operation)
-            lines.append(f"  {site.path} ({name}): {alone}")
-    names = _names(sites)
-    return lines or [f"  {sites[0].path} ({names}): {error}"]
+            found[site.path] = refused_line(site, alone)
+    path = sites[0].path
+    return found or {path: f"  {path} ({_names(sites)}): {error}"}
 
 
 def _names(sites):
