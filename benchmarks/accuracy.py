@@ -3,13 +3,16 @@
     python benchmarks/accuracy.py --network=resnet8 --checkpoint=float.h5 \\
         --bits=w2a2,w4a4 --methods=qat,full,momentum --seeds=3
 
-Every run starts from the same float checkpoint with the same calibration, and
-sees the same images in the same order at the same learning rate: SGD with
-Nesterov momentum 0.9, L2 1e-4, a cosine from `--learning_rate` to 0. Each
-finished run is a line of JSON in `--results`; a run that is there already is
-not run again, so that an interrupted benchmark goes on where it stopped.
-`--held_out=5000` trains on all but the last 5,000 training images and tests
-on these: there, and only there, rho is chosen. `--summary` prints the table.
+Every run of a seed starts from the same float network with the same
+calibration, and sees the same images in the same order at the same learning
+rate: SGD with Nesterov momentum 0.9, L2 1e-4, a cosine from `--learning_rate`
+to 0; for `digits` and `transfer` (see `few_data.py`) Adam. Accuracies are those
+with batch-norm statistics measured again on training images, and, beside them,
+those with the moving ones. Each finished run is a line of JSON in `--results`;
+a run that is there already is not run again, so that an interrupted benchmark
+goes on where it stopped. `--held_out=5000` trains on all but the last 5,000
+training images and tests on these: there, and only there, rho is chosen.
+`--summary` prints the table, with the differences from QAT, seed by seed.
 """
 
 import json
@@ -18,6 +21,7 @@ import statistics
 import time
 
 import cifar
+import few_data
 import keras
 from absl import app
 from absl import flags
@@ -31,7 +35,13 @@ VARIANTS = {
     "case1": {"case": 1},
     "case2": {"case": 2},
     "weights": {"perturb": ("weights",)},
+    "layer": {"adaptive": "layer"},
+    "late_layer": {"adaptive": "layer", "strategy": "late"},
+    "mix": {"strategy": keras_saq.sharpness.strategies.Full(mix=0.5)},
 }
+# What knows no rho.
+WITHOUT_RHO = ("qat", "mesa", "ema", "distill")
+NETWORKS = (*cifar.NETWORKS, *few_data.FLOAT_EPOCHS)
 
 
 def run_settings():
@@ -49,9 +59,10 @@ def run_settings():
     for seed in range(1, FLAGS.seeds + 1):
         for bits in FLAGS.bits.split(","):
             for method in FLAGS.methods.split(","):
-                for rho in FLAGS.rho.split(","):
-                    # QAT knows no rho: it runs once.
-                    rho = 0.0 if method == "qat" else float(rho)
+                radii = FLAGS.rho.split(",")
+                if method in WITHOUT_RHO:
+                    radii = ["0"]
+                for rho in map(float, radii):
                     yield {
                         **shared,
                         "bits": bits,
@@ -61,10 +72,18 @@ def run_settings():
                     }
 
 
-def wrapped(q, method, rho):
+def wrapped(q, method, rho, float_model, from_logits):
     """The model that `fit` trains."""
-    if method == "qat":
+    if method in ("qat", "ema"):
         return q
+    if method == "distill":
+        teacher = keras_saq.sharpness.Distillation(
+            float_model, from_logits=from_logits
+        )
+        return keras_saq.SAQModel(q, strategy="none", distillation=teacher)
+    if method == "mesa":
+        mesa = keras_saq.sharpness.strategies.MESA(from_logits=from_logits)
+        return keras_saq.SAQModel(q, strategy=mesa)
     if method in VARIANTS:
         return keras_saq.SAQModel(q, rho=rho, **VARIANTS[method])
     return keras_saq.SAQModel(q, rho=rho, strategy=method)
@@ -72,40 +91,71 @@ def wrapped(q, method, rho):
 
 def splits(settings):
     """Arrays to train and to test on."""
-    _, dataset, normalization = cifar.NETWORKS[settings["network"]]
-    images, labels = cifar.load_data(dataset, "train", normalization)
+    network = settings["network"]
+    if network in few_data.FLOAT_EPOCHS:
+        images, labels = few_data.load_data(network, "train")
+        test = few_data.load_data(network, "test")
+    else:
+        _, dataset, normalization = cifar.NETWORKS[network]
+        images, labels = cifar.load_data(dataset, "train", normalization)
+        test = cifar.load_data(dataset, "test", normalization)
     held_out = settings["held_out"]
     if held_out:
         test = images[-held_out:], labels[-held_out:]
         images, labels = images[:-held_out], labels[:-held_out]
-    else:
-        test = cifar.load_data(dataset, "test", normalization)
     count = settings["train_samples"]
     return (images[:count], labels[:count]), test
 
 
 def one_run(settings, train, test):
-    keras.utils.set_random_seed(settings["seed"])
-    float_model = cifar.NETWORKS[settings["network"]][0](FLAGS.checkpoint)
+    network, seed = settings["network"], settings["seed"]
+    few = network in few_data.FLOAT_EPOCHS
+    keras.utils.set_random_seed(seed)
+    if few:
+        float_model = few_data.float_model(
+            network, FLAGS.checkpoint, train, seed
+        )
+    else:
+        float_model = cifar.NETWORKS[network][0](FLAGS.checkpoint)
+    keras.utils.set_random_seed(seed)
     q = keras_saq.quantize_model(
         float_model, settings["bits"], calibration=train[0][:512]
     )
-    model = wrapped(q, settings["method"], settings["rho"])
+    from_logits = not cifar.has_probabilities(float_model)
+    method = settings["method"]
+    model = wrapped(q, method, settings["rho"], float_model, from_logits)
     steps = len(train[0]) // FLAGS.batch_size * settings["epochs"]
-    cifar.compile_as(float_model, model, settings["learning_rate"], steps)
-    before = model.evaluate(*test, batch_size=500, verbose=0)[1]
+    if few:
+        few_data.compile_model(model, steps, settings["learning_rate"])
+        data = few_data.batches(network, train, FLAGS.batch_size, seed)
+    else:
+        cifar.compile_as(float_model, model, settings["learning_rate"], steps)
+        data = cifar.example.augmented(*train, FLAGS.batch_size, seed)
+    if method == "ema":
+        model.optimizer.use_ema = True
+        model.optimizer.ema_momentum = 0.99
+
+    def accuracy(network):
+        return 100 * network.evaluate(*test, batch_size=500, verbose=0)[1]
+
+    before = accuracy(model)
     start = time.process_time()
-    model.fit(
-        cifar.example.augmented(*train, FLAGS.batch_size, settings["seed"]),
+    history = model.fit(
+        data,
         epochs=settings["epochs"],
         verbose=0,
-    )
+        reestimate_batch_norm=False,
+    ).history
     seconds = time.process_time() - start
-    after = model.evaluate(*test, batch_size=500, verbose=0)[1]
+    moving = accuracy(model)
+    keras_saq.callbacks.reestimate_batch_norm(model, train[0][:2048])
     return {
         **settings,
-        "before": round(100 * before, 3),
-        "accuracy": round(100 * after, 3),
+        "before": round(before, 3),
+        "loss": round(history["loss"][-1], 4),
+        "factor": getattr(model, "ascent_factor", None),
+        "moving": round(moving, 3),
+        "accuracy": round(accuracy(model), 3),
         "cpu_seconds": round(seconds, 1),
     }
 
@@ -120,43 +170,61 @@ def is_run(row, settings):
     return all(row.get(name) == value for name, value in settings.items())
 
 
+SETTINGS = (
+    "network",
+    "held_out",
+    "train_samples",
+    "epochs",
+    "learning_rate",
+    "bits",
+    "method",
+    "rho",
+)
+
+
 def table(rows):
-    """Mean and spread over the seeds of equal settings."""
+    """Mean and spread over the seeds of equal settings.
+
+    And the differences from QAT with the same seed: their mean and spread.
+    """
     groups = {}
     for row in rows:
-        groups.setdefault(
-            tuple(
-                row[name]
-                for name in (
-                    "network",
-                    "held_out",
-                    "train_samples",
-                    "epochs",
-                    "learning_rate",
-                    "bits",
-                    "method",
-                    "rho",
-                )
-            ),
-            [],
-        ).append(row)
+        key = tuple(row[name] for name in SETTINGS)
+        groups.setdefault(key, {})[row["seed"]] = row
     lines = []
-    for key, group in sorted(groups.items()):
-        found = [row["accuracy"] for row in group]
-        spread = statistics.stdev(found) if len(found) > 1 else None
+    for key, group in sorted(groups.items(), key=str):
+        plain = groups.get((*key[:-2], "qat", 0.0), {})
+        gains = [
+            group[seed]["accuracy"] - plain[seed]["accuracy"]
+            for seed in group
+            if seed in plain and group is not plain
+        ]
+        found = list(group.values())
         lines.append(
             (
                 *(str(part) for part in key),
                 str(len(group)),
-                f"{statistics.mean(row['before'] for row in group):.2f}",
-                f"{statistics.mean(found):.2f}",
-                "" if spread is None else f"{spread:.2f}",
-                f"{statistics.mean(row['cpu_seconds'] for row in group):.0f}",
+                _mean(found, "before"),
+                _mean(found, "moving"),
+                _mean(found, "accuracy"),
+                _spread([row["accuracy"] for row in found]),
+                f"{statistics.mean(gains):+.2f}" if gains else "",
+                _spread(gains),
+                f"{statistics.mean(r['cpu_seconds'] for r in found):.0f}",
             )
         )
     header = ("network", "held out", "images", "epochs", "rate", "bits")
-    header += ("method", "rho", "seeds", "before %", "top-1 %", "+-", "cpu s")
+    header += ("method", "rho", "seeds", "before %", "moving %", "top-1 %")
+    header += ("+-", "- QAT", "+-", "cpu s")
     return format_table(header, lines)
+
+
+def _mean(rows, name):
+    return f"{statistics.mean(row[name] for row in rows):.2f}"
+
+
+def _spread(values):
+    return f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
 
 
 def main(argv):
@@ -178,14 +246,15 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("network", "resnet8", sorted(cifar.NETWORKS), "Network.")
+    flags.DEFINE_enum("network", "resnet8", sorted(NETWORKS), "Network.")
     flags.DEFINE_string("checkpoint", None, "Its float weights: .h5 or .npz.")
     flags.DEFINE_string("bits", "w2a2,w4a4", "Presets.")
     flags.DEFINE_string(
         "methods",
         "qat,full,momentum",
-        "Of: qat, case1, case2, weights (nothing else is perturbed), and the "
-        "strategies of case 3.",
+        "Of: qat, ema (of weights, 0.99), distill, mesa, case1, case2, weights "
+        "(nothing else is perturbed), layer and late_layer (the released "
+        "metric), mix, and the strategies of case 3.",
     )
     flags.DEFINE_string("rho", "0.1", "Radii.")
     flags.DEFINE_integer("seeds", 3, "Seeds 1, 2, ...", lower_bound=1)

@@ -96,12 +96,18 @@ def load_data(dataset, split, statistics):
     return images, data["label"].numpy()
 
 
+def has_probabilities(model):
+    """Whether a float model ends in a softmax."""
+    last = getattr(model.layers[-1], "activation", None)
+    return last is activations.softmax
+
+
 def compile_as(float_model, model, learning_rate, steps):
     """Compiles a model for the labels and outputs of a float model here.
 
     SGD with Nesterov momentum 0.9, L2 1e-4, a cosine to 0 over the steps.
     """
-    probabilities = float_model.layers[-1].activation is activations.softmax
+    probabilities = has_probabilities(float_model)
     model.compile(
         example.SGDWithL2(
             keras.optimizers.schedules.CosineDecay(learning_rate, steps),

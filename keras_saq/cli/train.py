@@ -134,6 +134,7 @@ def _train(args, folder):
     from keras_saq.data import Batches
     from keras_saq.data import open_source
     from keras_saq.models import quantized_layers
+    from keras_saq.models.reestimate import trainable_norms
 
     keras.utils.set_random_seed(args.seed)
     model = inner_model(files.load_model(args.model, args.imports))
@@ -202,6 +203,11 @@ def _train(args, folder):
     keras.utils.set_random_seed(args.seed)
     trainee = training.make_trainee(args, model, teacher, objective)
     training.train(args, folder, trainee, objective, batches, held_out)
+    if trainable_norms(model) and not args.moving_statistics:
+        if tested is not None:
+            print("testing with the moving statistics of batch norms")
+            folder.record["moving_test"] = evaluate(model)
+        training.remeasure(args, model, batches)
     if tested is not None:
         print("testing after training")
         folder.record["test"] = evaluate(model)

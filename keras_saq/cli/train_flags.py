@@ -1,5 +1,7 @@
 """The flags of `keras-saq train`."""
 
+import argparse
+
 from keras_saq.cli import arguments
 from keras_saq.cli import data_flags
 from keras_saq.cli import files
@@ -226,7 +228,13 @@ def _add_end(group):
     group.add_argument(
         "--reestimate-batch-norm",
         action="store_true",
-        help="measure batch-norm statistics again at the end",
+        help=argparse.SUPPRESS,  # what is done anyway
+    )
+    group.add_argument(
+        "--moving-statistics",
+        action="store_true",
+        help="keep the moving statistics of batch norms, which lag behind the "
+        "weights (default: they are measured again at the end)",
     )
     group.add_argument(
         "--sharpness-samples",

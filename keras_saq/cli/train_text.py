@@ -72,6 +72,7 @@ def print_results(folder):
     columns = [
         ("float model", record["float_test"]),
         ("before training", record["before_test"]),
+        ("after training, moving statistics", record.get("moving_test")),
         ("after training", record["test"]),
     ]
     rows = [(name, values) for name, values in columns if values]

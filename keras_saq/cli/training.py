@@ -163,6 +163,7 @@ def train(args, folder, trainee, objective, batches, validation):
                 validation_data=validation,
                 verbose=output.verbosity(),
                 callbacks=hooks,
+                reestimate_batch_norm=False,  # see `remeasure`
             )
     if trainee.stop_training:
         raise ValueError(
@@ -170,13 +171,24 @@ def train(args, folder, trainee, objective, batches, validation):
             f"is in '{folder.path}'. Lower `--learning-rate`, or look for NaN "
             "in the data, and give `--output` the name of a new folder."
         )
-    if args.reestimate_batch_norm:
-        # Also where every epoch was done before an interruption.
-        batches.epoch = args.epochs - 1
-        part = (batches[i] for i in range(min(len(batches), 50)))
-        count = callbacks.reestimate_batch_norm(model, part)
-        print(f"measured the statistics of {count} batch norms again")
     folder.record["seconds"] = round(before + time.monotonic() - start, 1)
+
+
+def remeasure(args, model, batches):
+    """Measures batch norms again, on batches of the last epoch.
+
+    Apart from `train`: it is done again where every epoch was done before an
+    interruption.
+
+    Args:
+        args: the command's flags.
+        model: the trained model.
+        batches: `Batches` for training.
+    """
+    batches.epoch = args.epochs - 1
+    part = (batches[i] for i in range(min(len(batches), 50)))
+    count = callbacks.reestimate_batch_norm(model, part)
+    print(f"measured the statistics of {count} batch norms again")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,9 @@ from keras_saq.layers.saving import renamed
 from keras_saq.models.calibration import calibrate_from_fit_data
 from keras_saq.models.calibration import require_calibrated
 from keras_saq.models.comparison import Comparison
+from keras_saq.models.fitting import arguments_of_fit
 from keras_saq.models.recovery import recovery
+from keras_saq.models.reestimate import reestimate_after_fit
 from keras_saq.policy import layer_paths
 
 # Filled by rooms above: formats beyond those of `keras.Model.export`, what
@@ -48,11 +50,27 @@ class Trainable:
         if self.built and getattr(self, "optimizer", None) is not None:
             self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, *args, **kwargs):
-        """`keras.Model.fit`; scales come from the first batch if missing."""
+    def fit(self, x=None, *args, reestimate_batch_norm=True, **kwargs):
+        """`keras.Model.fit`; scales come from the first batch if missing.
+
+        When it is done, batch norms get the plain mean of their statistics on
+        some of the training data: moving averages lag behind the weights, and
+        at low bits by many points of accuracy. Epochs, and what callbacks
+        save, have the moving ones.
+
+        Args:
+            x: as in `keras.Model.fit`, and so are all others.
+            reestimate_batch_norm: whether to do that.
+        """
         x = calibrate_from_fit_data(self, x)
         with recovery(self):
-            return super().fit(x, *args, **kwargs)
+            history = super().fit(x, *args, **kwargs)
+        if reestimate_batch_norm and history.epoch:
+            given = arguments_of_fit(x, *args, **kwargs)
+            reestimate_after_fit(
+                self, x, given["batch_size"], given["validation_split"]
+            )
+        return history
 
     def evaluate(self, *args, **kwargs):
         """`keras.Model.evaluate`."""

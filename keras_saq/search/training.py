@@ -92,6 +92,7 @@ def train(search, supernet, with_margin, sample):
             shuffle=False,
             verbose=search.verbose,
             callbacks=callbacks,
+            reestimate_batch_norm=False,
         )
     search.probabilities = probabilities.epochs
 
@@ -121,6 +122,7 @@ def train_logits(search, supernet, limits, epochs):
             epochs=epochs,
             shuffle=False,
             verbose=search.verbose,
+            reestimate_batch_norm=False,
         )
     finally:
         for part, value in trainable:

@@ -8,7 +8,13 @@ For gradients g of the participants, one joint norm, radius rho:
     QASAM  eps = rho * S g / (||T g|| + 1e-12)         (ziplab/SAQ, qasam.py)
            T = |p| + 0.01, S = p^2 for quantized weights, activation scales
            and gamma; T = S = 1 for biases and beta
+    layer  eps = rho * T^2 g / (||T g|| + 1e-12)       (ziplab/SAQ, qsam.py)
+           T = std(w) over the tensor of a quantized weight, 1 for the rest
 
+"layer" is the unit in which SAQ was released: its quantizer divides each
+layer's weights by their standard deviation and perturbs what it makes of them.
+rho then does not depend on how large a layer's weights are, and the paper's
+values mean here what they mean there: 0.4 (CIFAR, 4 bits), 0.3 (ImageNet).
 QASAM's S is p^2, not T^2: that is what was released. p is the value that is
 perturbed (in case 3 the quantized weight). Scales are trained as logarithms,
 where a step is relative already: T = S = 1 there. To first order this is
@@ -19,7 +25,7 @@ from keras import ops
 
 NORM_EPSILON = 1e-12
 ETA = 0.01
-ADAPTIVE = (False, "asam", "qasam")
+ADAPTIVE = (False, "layer", "asam", "qasam")
 
 
 def check_adaptive(adaptive):
@@ -28,7 +34,7 @@ def check_adaptive(adaptive):
         return False
     if adaptive not in ADAPTIVE or adaptive is True:
         raise ValueError(
-            "`adaptive` must be False, 'asam' or 'qasam'. "
+            "`adaptive` must be False, 'layer', 'asam' or 'qasam'. "
             f"Received: adaptive={adaptive!r}"
         )
     return adaptive
@@ -83,12 +89,14 @@ def perturbation(gradients, rho, factors=None):
     return eps
 
 
-def factors(participants, values, adaptive):
+def factors(participants, values, latents, adaptive):
     """`(T, S)` of each participant; `None` where both are 1.
 
     Args:
         participants: list of `Participant`.
         values: list of what is perturbed, one tensor for each.
+        latents: list of the variables' values, which are `values` but where
+            quantized weights are perturbed.
         adaptive: one of `ADAPTIVE`.
 
     Returns:
@@ -96,10 +104,19 @@ def factors(participants, values, adaptive):
     """
     if not adaptive:
         return None
-    return [_factors(p, v, adaptive) for p, v in zip(participants, values)]
+    if adaptive == "layer":
+        return [_of_layer(p, w) for p, w in zip(participants, latents)]
+    return [_of_values(p, v, adaptive) for p, v in zip(participants, values)]
 
 
-def _factors(participant, value, adaptive):
+def _of_layer(participant, latent):
+    if not participant.is_quantized:
+        return None
+    t = ops.std(ops.stop_gradient(ops.cast(latent, "float32")))
+    return t, ops.square(t)
+
+
+def _of_values(participant, value, adaptive):
     if participant.is_offset or participant.is_logarithm:
         return None
     if adaptive == "asam" and participant.kind != "weights":

@@ -81,29 +81,48 @@ class Distillation:
                 f"Expected shapes: {[tuple(s.shape) for s in students]}. "
                 f"Received: {[tuple(t.shape) for t in teachers]}."
             )
-        weights = keras.tree.flatten(sample_weight)
-        if len(weights) == 1:
-            weights = weights * len(students)
-        distance = sum(
-            self._distance(*each) for each in zip(students, teachers, weights)
+        distance = softened_distance(
+            y_pred, targets, self.temperature, self.from_logits, sample_weight
         )
         return (1 - self.weight) * loss + self.weight * ops.cast(
             distance, loss.dtype
         )
 
-    def _distance(self, student, teacher, weight):
-        log_p = self._log_softmax(teacher)
-        log_q = self._log_softmax(student)
+
+def softened_distance(
+    y_pred, targets, temperature, from_logits=True, sample_weight=None
+):
+    """T^2 KL(softmax(targets / T) || softmax(y_pred / T)), over the batch.
+
+    Args:
+        y_pred: predictions, a tensor or a structure of them.
+        targets: of the same structure.
+        temperature: T.
+        from_logits: whether both are logits; `False` for probabilities.
+        sample_weight: one weight per sample, or `None`.
+    """
+    students = keras.tree.flatten(y_pred)
+    weights = keras.tree.flatten(sample_weight)
+    if len(weights) == 1:
+        weights = weights * len(students)
+    total = 0.0
+    for student, target, weight in zip(
+        students, keras.tree.flatten(targets), weights
+    ):
+        log_p = _log_softmax(target, temperature, from_logits)
+        log_q = _log_softmax(student, temperature, from_logits)
         distance = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
         axes = list(range(1, len(distance.shape)))
         distance = ops.mean(distance, axis=axes) if axes else distance
         if weight is not None:
             weight = ops.reshape(ops.cast(weight, "float32"), (-1,))
             distance = distance * weight
-        return self.temperature**2 * ops.mean(distance)
+        total = total + temperature**2 * ops.mean(distance)
+    return total
 
-    def _log_softmax(self, x):
-        x = ops.cast(x, "float32")
-        if not self.from_logits:
-            x = ops.log(ops.maximum(x, 1e-7))
-        return ops.log_softmax(x / self.temperature, axis=-1)
+
+def _log_softmax(x, temperature, from_logits):
+    x = ops.cast(x, "float32")
+    if not from_logits:
+        x = ops.log(ops.maximum(x, 1e-7))
+    return ops.log_softmax(x / temperature, axis=-1)

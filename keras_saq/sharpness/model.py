@@ -1,8 +1,11 @@
 """`SAQModel`: a Keras model whose train step is SAQ's."""
 
 import keras
+from keras import ops
 
 from keras_saq.models import Trainable
+from keras_saq.models.fitting import arguments_of_fit
+from keras_saq.models.fitting import updates_of_fit
 from keras_saq.models.wrapper import Wrapper
 from keras_saq.sharpness import ascent
 from keras_saq.sharpness import cases
@@ -11,6 +14,8 @@ from keras_saq.sharpness import participants
 from keras_saq.sharpness import rho as rho_module
 from keras_saq.sharpness import strategies
 from keras_saq.sharpness.distillation import Distillation
+from keras_saq.sharpness.guard import AscentGuard
+from keras_saq.sharpness.guard import with_callback
 from keras_saq.sharpness.training_state import TrainingState
 from keras_saq.sharpness.training_state import training_attached
 
@@ -46,8 +51,9 @@ class SAQModel(Wrapper, Trainable, keras.Model):
             a `keras.optimizers.schedules.LearningRateSchedule` over the
             optimizer's updates. 0 is plain quantization-aware training.
         case: 1, 2 or 3, see `keras_saq.sharpness.cases`.
-        adaptive: `False`, `"asam"` or `"qasam"`, see
-            `keras_saq.sharpness.ascent`.
+        adaptive: `False`, `"layer"`, `"asam"` or `"qasam"`, see
+            `keras_saq.sharpness.ascent`. With `"layer"`, `rho` is in units of
+            each layer's standard deviation, as in the paper.
         perturb: what takes part in the perturbation and in its norm: some of
             `"weights"`, `"biases"`, `"normalization"`, `"weight_scales"` and
             `"activation_scales"`. The default is that of SAQ's released code,
@@ -63,7 +69,8 @@ class SAQModel(Wrapper, Trainable, keras.Model):
             On TensorFlow that is `False`, each replica has its own, as in the
             papers; on JAX `True`, always.
         scale_learning_rate: learning rate of the quantizers' scales, in units
-            of the optimizer's.
+            of the optimizer's: a number, or a pair for those of weights and
+            those of activations.
         decay_scales: whether the optimizer's weight decay acts on scales.
         distillation: a `keras_saq.Distillation`, or `None`.
 
@@ -103,7 +110,7 @@ class SAQModel(Wrapper, Trainable, keras.Model):
                 "`model` must be a `keras.Model`. "
                 f"Received: {model!r} of type {type(model).__name__}"
             )
-        _check_options(batch_norm, sync_perturbation, scale_learning_rate)
+        _check_options(batch_norm, sync_perturbation)
         rho = rho_module.check_rho(rho)
         kwargs.setdefault("name", model.name)
         super().__init__(**kwargs)
@@ -115,7 +122,9 @@ class SAQModel(Wrapper, Trainable, keras.Model):
         self.batch_norm = batch_norm
         self.strategy = strategies.get(strategy)
         self.sync_perturbation = sync_perturbation
-        self.scale_learning_rate = float(scale_learning_rate)
+        self.scale_learning_rate = optimizers.check_scale_learning_rate(
+            scale_learning_rate
+        )
         self.decay_scales = bool(decay_scales)
         self.training_state = TrainingState(name="training_state")
         self.training_state.attach(self)
@@ -160,10 +169,33 @@ class SAQModel(Wrapper, Trainable, keras.Model):
         self._build_strategy()
         return super().make_train_function(force=force)
 
-    def fit(self, x=None, *args, **kwargs):
-        """`keras.Model.fit`; see `compile` for what training needs."""
+    def fit(self, x=None, *args, reestimate_batch_norm=True, **kwargs):
+        """`keras.Model.fit` of a quantized model; warns of steep ascents.
+
+        See `keras_saq.models.model.Trainable.fit` for the batch norms.
+        """
         _check_not_empty(x)
-        return super().fit(x, *args, **kwargs)
+        given = arguments_of_fit(x, *args, **kwargs)
+        if self.compiled:
+            self._build_strategy()
+            self.strategy.begin(*updates_of_fit(self.optimizer, given))
+        given["callbacks"] = with_callback(given["callbacks"], AscentGuard())
+        del given["self"]
+        return super().fit(
+            reestimate_batch_norm=reestimate_batch_norm
+            and self.batch_norm != "neither",
+            **given,
+        )
+
+    @property
+    def ascent_factor(self):
+        """Mean loss at the perturbed weights, over that at the clean ones.
+
+        Of the steps of the last epoch that made both passes; `None` if there
+        was none. What is far above 1 is no neighbourhood: lower `rho`.
+        """
+        before, after = ops.convert_to_numpy(self.training_state.ascent)
+        return float(after / before) if before else None
 
     def train_step(self, *args):
         """The step of `strategy`; the arguments are the Keras backend's."""
@@ -226,7 +258,7 @@ class SAQModel(Wrapper, Trainable, keras.Model):
         return cls(model, **config)
 
 
-def _check_options(batch_norm, sync_perturbation, scale_learning_rate):
+def _check_options(batch_norm, sync_perturbation):
     if batch_norm not in BATCH_NORM:
         raise ValueError(
             f"`batch_norm` must be one of {list(BATCH_NORM)}. "
@@ -236,13 +268,6 @@ def _check_options(batch_norm, sync_perturbation, scale_learning_rate):
         raise ValueError(
             "`sync_perturbation` must be None, True or False. "
             f"Received: sync_perturbation={sync_perturbation!r}"
-        )
-    if not 0 <= scale_learning_rate < float("inf"):
-        raise ValueError(
-            "`scale_learning_rate` must be a finite number that is not "
-            "negative: the learning rate of scales in units of the "
-            "optimizer's. "
-            f"Received: scale_learning_rate={scale_learning_rate!r}"
         )
 
 

@@ -9,6 +9,9 @@ import functools
 
 import keras
 
+from keras_saq.sharpness.participants import ACTIVATION_SCALES
+from keras_saq.sharpness.participants import WEIGHT_SCALES
+from keras_saq.sharpness.participants import classify
 from keras_saq.sharpness.participants import scale_variables
 
 
@@ -59,13 +62,30 @@ def exclude_scales_from_weight_decay(optimizer, model):
     return optimizer
 
 
+def check_scale_learning_rate(factor):
+    """Returns `factor` as a float or a pair of floats, or raises."""
+    pair = isinstance(factor, (tuple, list)) and len(factor) == 2
+    factors = factor if pair else (factor,)
+    for each in factors:
+        if isinstance(each, (tuple, list)) or not 0 <= each < float("inf"):
+            raise ValueError(
+                "`scale_learning_rate` must be a finite number that is not "
+                "negative: the learning rate of scales in units of the "
+                "optimizer's; or a pair, for scales of weights and for those "
+                "of activations. "
+                f"Received: scale_learning_rate={factor!r}"
+            )
+    return tuple(map(float, factor)) if pair else float(factor)
+
+
 def scale_learning_rate(optimizer, model, factor):
     """Gives the scales of a model's quantizers a learning rate of their own.
 
     Args:
         optimizer: a Keras optimizer; it is changed.
         model: a quantized model.
-        factor: their learning rate, in units of the optimizer's.
+        factor: their learning rate, in units of the optimizer's; a number, or
+            a pair for the scales of weights and those of activations.
 
     Returns:
         `optimizer`.
@@ -73,29 +93,30 @@ def scale_learning_rate(optimizer, model, factor):
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     # Back to the method of the class, if this is not the first time.
     inner.__dict__.pop("_backend_update_step", None)
-    if factor != 1:
-        keys = {inner._var_key(v) for v in scale_variables(model)}
+    pair = factor if isinstance(factor, tuple) else (factor, factor)
+    if pair != (1, 1):
+        kinds = (WEIGHT_SCALES, ACTIVATION_SCALES)
+        found = classify(model)
+        factors = {
+            inner._var_key(v): pair[kinds.index(found[id(v)][0])]
+            for v in scale_variables(model)
+            if id(v) in found
+        }
         inner.__dict__["_backend_update_step"] = functools.partial(
-            _update_in_two_groups,
-            inner,
-            inner._backend_update_step,
-            keys,
-            factor,
+            _update_in_groups, inner, inner._backend_update_step, factors
         )
     return optimizer
 
 
-def _update_in_two_groups(
-    optimizer, update, keys, factor, grads, trainable_variables, learning_rate
+def _update_in_groups(
+    optimizer, update, factors, grads, trainable_variables, learning_rate
 ):
-    for is_scale in (False, True):
-        group = [
-            (g, v)
-            for g, v in zip(grads, trainable_variables)
-            if (optimizer._var_key(v) in keys) == is_scale
-        ]
-        if group:
-            rate = learning_rate
-            if is_scale:
-                rate = keras.ops.cast(rate, "float32") * factor
-            update([g for g, _ in group], [v for _, v in group], rate)
+    groups = {}
+    for g, v in zip(grads, trainable_variables):
+        factor = factors.get(optimizer._var_key(v), 1.0)
+        groups.setdefault(factor, []).append((g, v))
+    for factor, group in groups.items():
+        rate = learning_rate
+        if factor != 1:
+            rate = keras.ops.cast(rate, "float32") * factor
+        update([g for g, _ in group], [v for _, v in group], rate)

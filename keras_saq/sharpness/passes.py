@@ -25,12 +25,14 @@ class Batch:
         y: targets, or `None`.
         sample_weight: weights, or `None`.
         teacher: predictions of a teacher, or `None`.
+        trajectory: targets of the strategy's own loss, or `None`.
     """
 
     x: object
     y: object = None
     sample_weight: object = None
     teacher: object = None
+    trajectory: object = None
 
     def map(self, function):
         """The batch with `function` applied to each of its tensors."""
@@ -41,7 +43,7 @@ class Batch:
             )
 
         return Batch(
-            *map(mapped, (self.x, self.y, self.sample_weight, self.teacher))
+            *(mapped(getattr(self, f.name)) for f in dataclasses.fields(self))
         )
 
     @property
@@ -98,6 +100,24 @@ class CountingScope(keras.StatelessScope):
     def final_value(self, variable):
         """The value at the end; does not count."""
         return super().get_current_value(variable)
+
+
+def predict(model, x, values, state):
+    """The model's outputs in training mode, at given values, and no more.
+
+    Args:
+        model: a `SAQModel`.
+        x: inputs.
+        values: values of `model.trainable_variables`.
+        state: values of `model.non_trainable_variables`.
+    """
+    mapping = [
+        *zip(model.trainable_variables, values),
+        *zip(model.non_trainable_variables, state),
+    ]
+    with keras.StatelessScope(mapping, collect_losses=True):
+        y = model(x, training=True)
+    return keras.tree.map_structure(ops.stop_gradient, y)
 
 
 def run_pass(

@@ -14,6 +14,7 @@ from keras import ops
 from keras_saq.sharpness import ascent
 from keras_saq.sharpness import checks
 from keras_saq.sharpness.participants import participants
+from keras_saq.sharpness.passes import predict
 from keras_saq.sharpness.passes import run_pass
 from keras_saq.sharpness.rho import value_at
 
@@ -84,6 +85,9 @@ class Step:
             id(v): i for i, v in enumerate(model.trainable_variables)
         }
         self._zeros = [(p.variable, _zeros(p.variable)) for p in self._added]
+        self._kept = {
+            id(v): i for i, v in enumerate(model.non_trainable_variables)
+        }
         statistics = {id(v) for v in batch_statistics(model)}
         self._statistics = [
             i
@@ -152,6 +156,14 @@ class Step:
             checks.check_reads(self.model, clean, result)
         return result
 
+    def predict(self, values):
+        """The model's outputs in training mode at other values.
+
+        Args:
+            values: of the trainable variables.
+        """
+        return predict(self.model, self.batch.x, values, self.state)
+
     def _run(self, values, eps, state, batch, sample_gradients):
         return run_pass(
             self.model,
@@ -167,8 +179,18 @@ class Step:
 
     # Perturbations.
 
-    def perturbation(self, clean):
-        """The eps of each participant, from the gradients of a clean pass."""
+    @property
+    def num_participants(self):
+        """How many variables a perturbation moves."""
+        return len(self._participants)
+
+    def perturbation(self, clean, mask=None):
+        """The eps of each participant, from the gradients of a clean pass.
+
+        Args:
+            clean: the `Pass` at the unperturbed weights.
+            mask: a factor for the gradient of each participant, a vector.
+        """
         from_quantized = {
             id(p.variable): g for p, g in zip(self._added, clean.eps_gradients)
         }
@@ -185,6 +207,11 @@ class Step:
                 gradients.append(clean.gradients[self._index[key]])
                 value = self._value(participant)
             values.append(value)
+        if mask is not None:
+            gradients = [
+                None if g is None else g * ops.cast(mask[i], g.dtype)
+                for i, g in enumerate(gradients)
+            ]
         return self.scaled(gradients, values)
 
     def perturbation_along(self, directions):
@@ -200,7 +227,10 @@ class Step:
         """`rho` times the normed gradients, adaptively where chosen."""
         gradients = self.all_replicas(gradients)
         factors = ascent.factors(
-            self._participants, list(values), self.model.adaptive
+            self._participants,
+            list(values),
+            [self._value(p) for p in self._participants],
+            self.model.adaptive,
         )
         return ascent.perturbation(gradients, self.rho, factors)
 
@@ -230,13 +260,25 @@ class Step:
 
     # State.
 
+    def kept(self, variable):
+        """The value, before this step, of a variable that a strategy keeps."""
+        return self.state[self._kept[id(variable)]]
+
     def statistics(self, result):
         """Batch statistics after a pass, if passes hand them on; else []."""
         if self.model.batch_norm != "both":
             return []
         return [result.state[i] for i in self._statistics]
 
-    def outcome(self, gradients, report, first, statistics=(), updates=()):
+    def outcome(
+        self,
+        gradients,
+        report,
+        first,
+        statistics=(),
+        updates=(),
+        ascent=None,
+    ):
         """The step's outcome.
 
         Args:
@@ -245,17 +287,30 @@ class Step:
             first: the first `Pass`, whose state is kept.
             statistics: of the last pass, see `statistics`.
             updates: pairs of a non-trainable variable and its new value.
+            ascent: losses at the clean and at the perturbed weights, and
+                whether the second was computed, if not always.
         """
         state = self._with_statistics(first.state, statistics)
         if self.model.batch_norm == "neither":
             old = [self.state[i] for i in self._statistics]
             state = self._with_statistics(state, old)
         new = {id(variable): value for variable, value in updates}
+        if ascent is not None:
+            new.update(self._climbed(*ascent))
         state = [
             new.get(id(v), value)
             for v, value in zip(self.model.non_trainable_variables, state)
         ]
         return Outcome(gradients, report, state)
+
+    def _climbed(self, before, after, made=True):
+        """The sums of losses before and after ascents, with this step's."""
+        sums = self.model.training_state.ascent
+        losses = ops.stack(
+            [ops.cast(before, "float32"), ops.cast(after, "float32")]
+        )
+        new = self.kept(sums) + losses * ops.cast(made, "float32")
+        return {id(sums): ops.where(ops.isfinite(new), new, self.kept(sums))}
 
     def _with_statistics(self, state, statistics):
         state = list(state)

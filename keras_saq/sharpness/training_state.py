@@ -21,22 +21,31 @@ class TrainingState(keras.layers.Layer):
         self.built = True
         # Not tracked twice.
         self.__dict__["_slots"] = {}
+        # Two sums over the steps of an epoch: losses before and after ascents.
+        self.ascent = self.add_weight(
+            name="ascent",
+            shape=(2,),
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="mean",
+        )
         self.__dict__["_owner"] = lambda: None
 
     def attach(self, model):
         """Sets the model whose seeds are saved; it is not a part of this."""
         self.__dict__["_owner"] = weakref.ref(model)
 
-    def slot(self, variable, name):
-        """A variable of zeros, shaped as another, made at the first call."""
-        if name not in self._slots or (
-            tuple(self._slots[name].shape) != tuple(variable.shape)
-        ):
+    def slot(self, name, shape):
+        """A variable of zeros that is kept, made at the first call."""
+        shape = tuple(shape)
+        if name not in self._slots or (tuple(self._slots[name].shape) != shape):
             was_locked = self._tracker.locked
             self._tracker.unlock()
             self._slots[name] = self.add_weight(
                 name=name,
-                shape=tuple(variable.shape),
+                shape=shape,
                 initializer="zeros",
                 dtype="float32",
                 trainable=False,

@@ -3,6 +3,8 @@
 | strategy | cost in plain steps | source |
 | --- | --- | --- |
 | `"full"` | 2 | SAM, SAQ |
+| `"late"` | 1 + (1 - start) | arXiv 2410.10373 for SAM, see `Late` |
+| `"mesa"` | 4/3 | MESA, arXiv 2205.14083 |
 | `"periodic"` | 1 + 1/k | reconstruction, see `Periodic` |
 | `"looksam"` | 1 + 1/k | LookSAM, arXiv 2203.02714 |
 | `"esam"` | 4/3 + gamma | ESAM, arXiv 2110.03141 |
@@ -19,12 +21,16 @@ from keras_saq.sharpness.strategies.base import Plain
 from keras_saq.sharpness.strategies.base import Strategy
 from keras_saq.sharpness.strategies.esam import ESAM
 from keras_saq.sharpness.strategies.half_batch import HalfBatch
+from keras_saq.sharpness.strategies.late import Late
 from keras_saq.sharpness.strategies.looksam import LookSAM
+from keras_saq.sharpness.strategies.mesa import MESA
 from keras_saq.sharpness.strategies.momentum import Momentum
 from keras_saq.sharpness.strategies.periodic import Periodic
 
 STRATEGIES = {
     "full": Full,
+    "late": Late,
+    "mesa": MESA,
     "periodic": Periodic,
     "looksam": LookSAM,
     "esam": ESAM,
@@ -37,7 +43,9 @@ __all__ = [
     "ESAM",
     "Full",
     "HalfBatch",
+    "Late",
     "LookSAM",
+    "MESA",
     "Momentum",
     "Periodic",
     "Plain",

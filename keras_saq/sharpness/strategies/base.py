@@ -50,6 +50,26 @@ class Strategy:
             variables: the trainable variables of the model.
         """
 
+    def begin(self, first, last):
+        """Called when `fit` begins, before the first step.
+
+        Args:
+            first: the optimizer's update count at the first epoch of `fit`,
+                also where it goes on from a later one.
+            last: the count when all epochs are done; `None` where that is
+                not known.
+        """
+
+    def trajectory_loss(self, y_pred, targets, sample_weight):
+        """What is added to the loss where a batch has `trajectory` targets.
+
+        Args:
+            y_pred: predictions, a tensor or a structure of them.
+            targets: what the strategy put into the batch.
+            sample_weight: one weight per sample, or `None`.
+        """
+        raise NotImplementedError
+
     def step(self, step):
         """Makes a training step.
 
@@ -81,24 +101,46 @@ class Strategy:
 class Full(Strategy):
     """Both passes, every step: SAM (arXiv 2010.01412) and SAQ as published.
 
+    With the plain gradient g and the one at the perturbed weights g_s:
+
+        gradient = (1 - mix) g_s + mix g
+
+    `mix=0` is what the papers say and what SAQ's first code does. In the
+    authors' code for Transformers (liujingcs/Q-ViT-DeiT) gradients are not
+    cleared between the passes, so that they add up: `mix=0.5` is its
+    direction, at half of its length.
+
     Cost: 2.
+
+    Args:
+        mix: share of the plain gradient, at least 0 and below 1.
 
     Example:
 
     >>> from keras_saq.sharpness.strategies import Full
-    >>> Full().cost
+    >>> Full(mix=0.5).cost
     2.0
     """
 
     cost = 2.0
+
+    def __init__(self, mix=0.0):
+        self.mix = check_mix(mix)
 
     def step(self, step):
         clean = step.clean()
         eps = step.perturbation(clean)
         perturbed = step.perturbed(eps, clean)
         return step.outcome(
-            perturbed.gradients, clean, clean, step.statistics(perturbed)
+            mixed(clean.gradients, perturbed.gradients, self.mix),
+            clean,
+            clean,
+            step.statistics(perturbed),
+            ascent=(clean.loss, perturbed.loss),
         )
+
+    def get_config(self):
+        return {"mix": self.mix}
 
 
 @keras.saving.register_keras_serializable("keras_saq")
@@ -133,6 +175,26 @@ def check_period(k):
             f"integer of at least 1. Received: k={k!r}"
         )
     return int(k)
+
+
+def check_mix(mix):
+    """Returns `mix` as a float, or raises if it is not in [0, 1)."""
+    if isinstance(mix, bool) or not 0 <= mix < 1:
+        raise ValueError(
+            "`mix`, the share of the plain gradient, must be at least 0 and "
+            f"below 1. Received: mix={mix!r}"
+        )
+    return float(mix)
+
+
+def mixed(plain, sharp, mix):
+    """(1 - mix) * sharp + mix * plain, of lists of tensors and `None`."""
+    if not mix:
+        return sharp
+    return [
+        b if a is None else a if b is None else (1 - mix) * b + mix * a
+        for a, b in zip(plain, sharp)
+    ]
 
 
 def share_of(size, share):

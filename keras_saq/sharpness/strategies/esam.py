@@ -19,8 +19,9 @@ class ESAM(Strategy):
 
     Source: ESAM (Du et al., ICLR 2022, arXiv 2110.03141).
 
-        stochastic weight perturbation: eps = (rho / beta) * m * g / ||g||,
-            m ~ Bernoulli(beta), one draw per variable as in the released code
+        stochastic weight perturbation: eps = (rho / beta) * m g / ||m g||,
+            m ~ Bernoulli(beta), one draw per variable, and the norm of what
+            is drawn, as in the released code (dydjw9/Efficient_SAM)
         sharpness-sensitive data selection: B+ = the ceil(gamma |B|) samples
             with the largest l(w + eps; x) - l(w; x);
             gradient = grad L_B+(w + eps)
@@ -62,13 +63,10 @@ class ESAM(Strategy):
     def step(self, step):
         step.batch = _with_weights(step.batch)
         clean = step.clean(sample_gradients=True)
-        eps = step.perturbation(clean)
-        table = ops.convert_to_tensor(self.masks(len(eps)))
+        table = ops.convert_to_tensor(self.masks(step.num_participants))
         mask = ops.take(table, step.update_count % _MASKS, axis=0)
-        eps = [
-            None if e is None else e * mask[i] / self.beta
-            for i, e in enumerate(eps)
-        ]
+        eps = step.perturbation(clean, mask)
+        eps = [None if e is None else e / self.beta for e in eps]
         forward = step.perturbed(eps, clean, sample_gradients="only")
         rise = _sample_losses(forward) - _sample_losses(clean)
         count = share_of(step.batch.size, self.gamma)
@@ -79,7 +77,11 @@ class ESAM(Strategy):
         batch = step.batch.map(lambda t: ops.take(t, chosen, axis=0))
         perturbed = step.perturbed(eps, clean, batch)
         return step.outcome(
-            perturbed.gradients, clean, clean, step.statistics(perturbed)
+            perturbed.gradients,
+            clean,
+            clean,
+            step.statistics(perturbed),
+            ascent=(clean.loss, forward.loss),
         )
 
     def get_config(self):

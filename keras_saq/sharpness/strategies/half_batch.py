@@ -45,7 +45,11 @@ class HalfBatch(Strategy):
         eps = step.perturbation(clean)
         perturbed = step.perturbed(eps, clean)
         return step.outcome(
-            perturbed.gradients, perturbed, clean, step.statistics(perturbed)
+            perturbed.gradients,
+            perturbed,
+            clean,
+            step.statistics(perturbed),
+            ascent=(clean.loss, perturbed.loss),
         )
 
     def get_config(self):

@@ -21,17 +21,24 @@ class LookSAM(Strategy):
         t mod k == 0:  g_s = grad L(w + eps)
                        g_v = g_s - (g_s . g / ||g||) g / ||g||
                        gradient = g_s
-        elsewhere:     gradient = g + alpha * (||g|| / ||g_v||) * g_v
+        elsewhere:     gradient = g + alpha * r * (||g|| / ||g_v||) * g_v
 
     The gradients are those of the latent weights; eps is the case's. g_v is
     kept in one variable per trainable variable, which is saved with the
     model, but not in its weights' file of `model.model`.
+
+    The method rests on g_v changing slowly. With `adapt` that is measured: r
+    is the moving average (0.9) of the cosine of two g_v in a row, and at
+    least 0. In small batches g_v is one batch's noise, r goes to 0, and what
+    is left is `Periodic`, instead of steps along a noise of before. That
+    factor is ours; `adapt=False` is the paper's r = 1.
 
     Cost: 1 + 1/k.
 
     Args:
         k: number of steps from one perturbed step to the next.
         alpha: weight of the reused component.
+        adapt: whether to measure if there is something to reuse.
 
     Example:
 
@@ -40,7 +47,7 @@ class LookSAM(Strategy):
     1.1
     """
 
-    def __init__(self, k=5, alpha=0.7):
+    def __init__(self, k=5, alpha=0.7, adapt=True):
         self.k = check_period(k)
         if isinstance(alpha, bool) or not 0 <= alpha < float("inf"):
             raise ValueError(
@@ -48,7 +55,9 @@ class LookSAM(Strategy):
                 f"Received: alpha={alpha!r}"
             )
         self.alpha = float(alpha)
+        self.adapt = bool(adapt)
         self._kept = {}
+        self._cosine = None
 
     @property
     def cost(self):
@@ -56,9 +65,11 @@ class LookSAM(Strategy):
 
     def build(self, training_state, variables):
         self._kept = {
-            id(v): training_state.slot(v, f"looksam_{i}")
+            id(v): training_state.slot(f"looksam_{i}", v.shape)
             for i, v in enumerate(variables)
         }
+        if self.adapt:
+            self._cosine = training_state.slot("looksam_cosine", ())
 
     def step(self, step):
         clean = step.clean()
@@ -67,38 +78,62 @@ class LookSAM(Strategy):
 
         def full():
             perturbed = step.perturbed(eps, clean)
-            return perturbed.gradients, step.statistics(perturbed)
+            return (
+                perturbed.gradients,
+                step.statistics(perturbed),
+                perturbed.loss,
+            )
 
-        sharp, statistics = branch(
-            is_full, full, lambda: (clean.gradients, step.statistics(clean))
+        sharp, statistics, loss = branch(
+            is_full,
+            full,
+            lambda: (clean.gradients, step.statistics(clean), clean.loss),
         )
         # Outside of the branch, which must not wait for other replicas.
         plain = step.all_replicas(clean.gradients)
         sharp = step.all_replicas(sharp)
         kept = [self._kept[id(v)] for v in step.model.trainable_variables]
-        state = dict(
-            zip(map(id, step.model.non_trainable_variables), step.state)
-        )
-        direction = [state[id(v)] for v in kept]
-        reused = self._reused(plain, direction)
+        direction = [step.kept(v) for v in kept]
+        weight = self.alpha
+        if self.adapt:
+            weight = weight * ops.maximum(step.kept(self._cosine), 0.0)
+        reused = _reused(plain, direction, weight)
         new = _orthogonal(sharp, plain, direction)
         # A batch that is not finite leaves the direction as it is.
         is_new = ops.logical_and(is_full, ops.isfinite(norm(new)))
-        direction = _choose(is_new, new, direction)
+        updates = list(zip(kept, _choose(is_new, new, direction)))
+        if self.adapt:
+            before = step.kept(self._cosine)
+            (after,) = _choose(
+                is_new, [_averaged(before, new, direction)], [before]
+            )
+            updates.append((self._cosine, after))
         gradients = step.one_replica(_choose(is_full, sharp, reused))
         return step.outcome(
-            gradients, clean, clean, statistics, zip(kept, direction)
+            gradients,
+            clean,
+            clean,
+            statistics,
+            updates,
+            ascent=(clean.loss, loss, is_full),
         )
 
-    def _reused(self, plain, direction):
-        factor = self.alpha * norm(plain) / (norm(direction) + NORM_EPSILON)
-        return [
-            None if p is None else p + ops.cast(factor * d, p.dtype)
-            for p, d in zip(plain, direction)
-        ]
-
     def get_config(self):
-        return {"k": self.k, "alpha": self.alpha}
+        return {"k": self.k, "alpha": self.alpha, "adapt": self.adapt}
+
+
+def _reused(plain, direction, weight):
+    factor = weight * norm(plain) / (norm(direction) + NORM_EPSILON)
+    return [
+        None if p is None else p + ops.cast(factor * d, p.dtype)
+        for p, d in zip(plain, direction)
+    ]
+
+
+def _averaged(average, new, old):
+    """The moving average of the cosine of two directions in a row."""
+    lengths = norm(new) * norm(old)
+    return 0.9 * average + 0.1 * dot(new, old) / (lengths + NORM_EPSILON)
 
 
 def _orthogonal(sharp, plain, direction):

@@ -3,13 +3,12 @@
 import keras
 from keras import ops
 
-from keras_saq.sharpness.strategies.base import Strategy
 from keras_saq.sharpness.strategies.base import check_period
-from keras_saq.sharpness.strategies.branches import branch
+from keras_saq.sharpness.strategies.sometimes import Sometimes
 
 
 @keras.saving.register_keras_serializable("keras_saq")
-class Periodic(Strategy):
+class Periodic(Sometimes):
     """Perturbs in every `k`-th step only (SAM-k).
 
     With the optimizer's update count t:
@@ -38,19 +37,8 @@ class Periodic(Strategy):
     def cost(self):
         return 1 + 1 / self.k
 
-    def step(self, step):
-        clean = step.clean()
-        eps = step.perturbation(clean)
-        is_full = ops.equal(step.update_count % self.k, 0)
-
-        def full():
-            perturbed = step.perturbed(eps, clean)
-            return perturbed.gradients, step.statistics(perturbed)
-
-        gradients, statistics = branch(
-            is_full, full, lambda: (clean.gradients, step.statistics(clean))
-        )
-        return step.outcome(gradients, clean, clean, statistics)
+    def is_full(self, step):
+        return ops.equal(step.update_count % self.k, 0)
 
     def get_config(self):
         return {"k": self.k}
