@@ -6,7 +6,7 @@ from keras_saq.models.reestimate import reestimate_batch_norm
 
 
 class BatchNormReestimation(keras.callbacks.Callback):
-    """Calls `reestimate_batch_norm` when training ends.
+    """Calls `reestimate_batch_norm` when training ends, on data of its own.
 
     Args:
         data: see `reestimate_batch_norm`.
@@ -19,6 +19,8 @@ class BatchNormReestimation(keras.callbacks.Callback):
     ...     np.ones((8, 4), "float32")
     ... )
     """
+
+    measures_batch_norm = True  # so that `fit` need not
 
     def __init__(self, data, batch_size=128):
         super().__init__()

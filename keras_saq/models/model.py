@@ -60,13 +60,14 @@ class Trainable:
 
         Args:
             x: as in `keras.Model.fit`, and so are all others.
-            reestimate_batch_norm: whether to do that.
+            reestimate_batch_norm: whether to do that; the callback
+                `BatchNormReestimation` does it in its own way.
         """
         x = calibrate_from_fit_data(self, x)
         with recovery(self):
             history = super().fit(x, *args, **kwargs)
-        if reestimate_batch_norm and history.epoch:
-            given = arguments_of_fit(x, *args, **kwargs)
+        given = arguments_of_fit(x, *args, **kwargs)
+        if reestimate_batch_norm and history.epoch and not _measured(given):
             reestimate_after_fit(
                 self, x, given["batch_size"], given["validation_split"]
             )
@@ -96,6 +97,16 @@ class Trainable:
         if format in EXPORTERS:
             return EXPORTERS[format](self, filepath, **kwargs)
         return super().export(filepath, format=format, **kwargs)
+
+
+def _measured(given):
+    """Whether a callback of `fit` has measured batch norms itself."""
+    callbacks = given["callbacks"]
+    callbacks = getattr(callbacks, "callbacks", callbacks)
+    return any(
+        getattr(each, "measures_batch_norm", False)
+        for each in keras.tree.flatten(callbacks or [])
+    )
 
 
 def _xla_is_slower():

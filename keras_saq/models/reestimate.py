@@ -123,7 +123,10 @@ def reestimate_after_fit(model, x, batch_size, validation_split):
             stacklevel=3,
         )
         return 0
-    return reestimate_batch_norm(model, batches)
+    try:
+        return reestimate_batch_norm(model, batches)
+    except ValueError:
+        return 0  # of inputs that are not finite
 
 
 def _num_processes():
@@ -142,6 +145,8 @@ def _some_batches(x, batch_size, validation_split):
         size = min(batch_size, count)
         number = _number_of_batches(count // size, size)
         starts = [i * (count // size) // number * size for i in range(number)]
+        # A list of one array, which Keras takes for the array.
+        x = x[0] if isinstance(x, (list, tuple)) and len(x) == 1 else x
         return (
             keras.tree.map_structure(lambda a: a[start : start + size], x)
             for start in starts

@@ -68,6 +68,8 @@ class AscentGuard(keras.callbacks.Callback):
 def with_callback(callbacks, callback):
     """What `fit` can be given as callbacks, with one more."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(callback)
+        if not any(isinstance(c, type(callback)) for c in callbacks.callbacks):
+            callback.set_model(callbacks.model)
+            callbacks.callbacks.append(callback)
         return callbacks
     return [*keras.tree.flatten(callbacks or []), callback]

@@ -214,6 +214,13 @@ class SAQModel(Wrapper, Trainable, keras.Model):
             sample_weight=batch.sample_weight,
             training=True,
         )
+        if batch.trajectory is not None:
+            loss = loss + ops.cast(
+                self.strategy.trajectory_loss(
+                    y_pred, batch.trajectory, batch.sample_weight
+                ),
+                loss.dtype,
+            )
         if batch.teacher is None:
             return loss
         return self.distillation(

@@ -56,6 +56,9 @@ class TrainingState(keras.layers.Layer):
                 self._tracker.lock()
         return self._slots[name]
 
+    def _kept(self):
+        return {"ascent": self.ascent, **self._slots}
+
     def _seeds(self):
         model = self._owner()
         return [
@@ -65,13 +68,13 @@ class TrainingState(keras.layers.Layer):
         ]
 
     def save_own_variables(self, store):
-        for name, variable in self._slots.items():
+        for name, variable in self._kept().items():
             store[name] = keras.ops.convert_to_numpy(variable)
         for i, seed in enumerate(self._seeds()):
             store[f"seed_{i}"] = keras.ops.convert_to_numpy(seed)
 
     def load_own_variables(self, store):
-        for name, variable in self._slots.items():
+        for name, variable in self._kept().items():
             if name in store.keys():
                 variable.assign(store[name])
         for i, seed in enumerate(self._seeds()):

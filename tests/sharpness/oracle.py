@@ -77,6 +77,7 @@ class Oracle:
         self.velocity = {k: np.zeros_like(v) for k, v in self.p.items()}
         self.t = 0
         self.g_v = None
+        self.similar = 0.0
         self.margin = np.inf
 
     def quantize(self, name, w):
@@ -87,8 +88,11 @@ class Oracle:
         self.margin = min(self.margin, ties, np.abs(np.abs(v) - 7).min())
         return self.scales[name] * np.rint(np.clip(v, -7, 7)), np.abs(v) <= 7
 
-    def gradients(self, p, eps, x, target):
-        """Losses of the samples, gradients at p, gradients at Q(p)."""
+    def gradients(self, p, eps, x, target, extra=0.0):
+        """Losses of the samples, gradients at p, gradients at Q(p).
+
+        `extra` is added to the gradient of the outputs.
+        """
         q1, inside1 = self.quantize("w1", p["w1"])
         q2, inside2 = self.quantize("w2", p["w2"])
         q1, q2 = q1 + eps.get("w1", 0), q2 + eps.get("w2", 0)
@@ -96,7 +100,7 @@ class Oracle:
         self.margin = min(self.margin, np.abs(z).min())
         h = np.maximum(z, 0)
         error = h @ q2 + p["b2"] - target
-        dy = 2 * error / error.size
+        dy = 2 * error / error.size + extra
         dz = (dy @ q2.T) * (z > 0)
         at_q = {"w1": x.T @ dz, "w2": h.T @ dy}
         at_p = {
@@ -112,7 +116,10 @@ class Oracle:
         one = {k: np.ones_like(v) for k, v in g.items()}
         t, s = dict(one), dict(one)
         for name in WEIGHTS:
-            if name in g and self.adaptive:
+            if name in g and self.adaptive == "layer":
+                t[name] = np.std(self.p[name]) * one[name]
+                s[name] = np.var(self.p[name]) * one[name]
+            elif name in g and self.adaptive:
                 t[name] = np.abs(values[name]) + ETA
                 asam = self.adaptive == "asam"
                 s[name] = t[name] ** 2 if asam else values[name] ** 2
@@ -120,7 +127,7 @@ class Oracle:
         rho = self.rho(self.t) if callable(self.rho) else self.rho
         return {k: rho * s[k] * g[k] / (norm + 1e-12) for k in g}
 
-    def perturbation(self, at_p, at_q):
+    def perturbation(self, at_p, at_q, mask=None):
         g = {k: at_p[k] for k in self.moved}
         values = dict(self.p)
         if self.case == 3 and self.scales:
@@ -128,6 +135,8 @@ class Oracle:
                 if name in g:
                     g[name] = at_q[name]
                     values[name] = self.quantize(name, self.p[name])[0]
+        if mask:
+            g = {k: mask[k] * v for k, v in g.items()}
         return self.scaled(g, values)
 
     def perturbed(self, eps, x, target):
@@ -149,9 +158,45 @@ class Oracle:
 
     # The strategies.
 
-    def full(self, x, target):
+    def full(self, x, target, mix=0.0):
         _, at_p, at_q = self.gradients(self.p, {}, x, target)
-        self.update(self.perturbed(self.perturbation(at_p, at_q), x, target)[1])
+        sharp = self.perturbed(self.perturbation(at_p, at_q), x, target)[1]
+        self.update({k: (1 - mix) * sharp[k] + mix * at_p[k] for k in sharp})
+
+    def late(self, x, target, first, mix):
+        if self.t >= first:
+            self.full(x, target, mix)
+        else:
+            self.update(self.gradients(self.p, {}, x, target)[1])
+
+    def mesa(self, x, target, first, weight, temperature, decay):
+        """The trajectory loss is added to the mean squared error."""
+        self.averages = getattr(self, "averages", None) or {
+            k: np.zeros_like(v) for k, v in self.p.items()
+        }
+        for k, v in self.p.items():
+            self.averages[k] = decay * self.averages[k] + (1 - decay) * v
+        whole = 1 - decay ** (self.t + 1)
+        past = {k: v / whole for k, v in self.averages.items()}
+        if self.t < first:
+            self.update(self.gradients(self.p, {}, x, target)[1])
+            return
+        z, z_v = self.outputs(self.p, x), self.outputs(past, x)
+        # d/dz of T^2 KL(softmax(z_v/T) || softmax(z/T)), mean over samples.
+        extra = temperature * (
+            _softmax(z / temperature) - _softmax(z_v / temperature)
+        )
+        self.update(
+            self.gradients(
+                self.p, {}, x, target, extra=weight * extra / len(x)
+            )[1]
+        )
+
+    def outputs(self, p, x):
+        q1, q2 = (self.quantize(k, p[k])[0] for k in WEIGHTS)
+        z = x @ q1 + p["b1"]
+        self.margin = min(self.margin, np.abs(z).min())
+        return np.maximum(z, 0) @ q2 + p["b2"]
 
     def periodic(self, x, target, k):
         _, at_p, at_q = self.gradients(self.p, {}, x, target)
@@ -160,17 +205,23 @@ class Oracle:
             at_p = self.perturbed(eps, x, target)[1]
         self.update(at_p)
 
-    def looksam(self, x, target, k, alpha):
+    def looksam(self, x, target, k, alpha, adapt=True):
         _, g, at_q = self.gradients(self.p, {}, x, target)
         norm = _norm(g)
         if self.t % k == 0:
             g_s = self.perturbed(self.perturbation(g, at_q), x, target)[1]
             cosine = _dot(g, g_s) / (norm * _norm(g_s))
+            old = self.g_v
             self.g_v = {
                 n: g_s[n] - _norm(g_s) * cosine * g[n] / norm for n in g
             }
+            if old is not None:
+                similar = _dot(old, self.g_v) / _norm(old) / _norm(self.g_v)
+                self.similar = 0.9 * self.similar + 0.1 * similar
         else:
             factor = alpha * norm / _norm(self.g_v)
+            if adapt:
+                factor *= max(0.0, self.similar)
             g_s = {n: g[n] + factor * self.g_v[n] for n in g}
         self.update(g_s)
 
@@ -189,9 +240,9 @@ class Oracle:
     def esam(self, x, target, beta, count, masks):
         """`masks`: which of w1, w2, b1, b2 are perturbed, at each step."""
         losses, at_p, at_q = self.gradients(self.p, {}, x, target)
-        eps = self.perturbation(at_p, at_q)
         mask = dict(zip(("w1", "w2", "b1", "b2"), masks[self.t]))
-        eps = {k: e * mask[k] / beta for k, e in eps.items()}
+        eps = self.perturbation(at_p, at_q, mask)
+        eps = {k: e / beta for k, e in eps.items()}
         rise = self.perturbed(eps, x, target)[0] - losses
         order = np.argsort(-rise)
         ordered = rise[order]
@@ -200,6 +251,11 @@ class Oracle:
         )
         chosen = order[:count]
         self.update(self.perturbed(eps, x[chosen], target[chosen])[1])
+
+
+def _softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
 
 
 def _dot(a, b):

@@ -17,7 +17,7 @@ layers = keras.layers
 
 
 @pytest.mark.parametrize("case", [1, 2, 3])
-@pytest.mark.parametrize("adaptive", [False, "asam", "qasam"])
+@pytest.mark.parametrize("adaptive", [False, "layer", "asam", "qasam"])
 def test_a_case_equals_the_oracle(case, adaptive):
     compare(
         "full",
@@ -103,7 +103,7 @@ def test_qasam_scales_as_released():
         np.full(p.variable.shape, 0.3, "float32") if p.variable.shape else 0.3
         for p in chosen
     ]
-    factors = ascent.factors(chosen, values, "qasam")
+    factors = ascent.factors(chosen, values, values, "qasam")
     for participant, pair in zip(chosen, factors):
         if participant.is_offset or participant.kind == "activation_scales":
             assert pair is None
@@ -112,9 +112,29 @@ def test_qasam_scales_as_released():
             np.testing.assert_allclose(pair[1], 0.09, rtol=1e-6)
     kinds = [p.kind for p, f in zip(chosen, factors) if f is not None]
     assert sorted(set(kinds)) == ["normalization", "weights"]
-    asam = ascent.factors(chosen, values, "asam")
+    asam = ascent.factors(chosen, values, values, "asam")
     assert {p.kind for p, f in zip(chosen, asam) if f} == {"weights"}
-    assert ascent.factors(chosen, values, False) is None
+    assert ascent.factors(chosen, values, values, False) is None
+
+
+def test_the_released_metric_does_not_see_how_large_a_layer_is():
+    """w -> c w in a layer of a normed network: the same relative step."""
+    found = []
+    for factor in (1.0, 8.0):
+        model, variables, x, target = build(0, adaptive="layer", rho=0.3)
+        chosen = participants(model)
+        gradients = [np.ones(p.variable.shape, "float32") for p in chosen]
+        weights = [
+            np.random.default_rng(i).normal(size=p.variable.shape)
+            for i, p in enumerate(chosen)
+        ]
+        weights[0] = factor * weights[0]
+        # What a gradient becomes where the loss does not change.
+        gradients[0] = gradients[0] / factor
+        t = ascent.factors(chosen, weights, weights, "layer")
+        eps = ascent.perturbation(gradients, 0.3, t)
+        found.append(keras.ops.convert_to_numpy(eps[0]) / factor)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
 def _small_network():
@@ -161,7 +181,13 @@ def _bn_after_one_step(batch_norm, strategy="full"):
     saq.compile("sgd", "mse", jit_compile=False)
     rng = np.random.default_rng(0)
     x = rng.normal(2.0, 1.0, size=(8, 4)).astype("float32")
-    saq.fit(x, np.ones((8, 2)), batch_size=8, verbose=0)
+    saq.fit(
+        x,
+        np.ones((8, 2)),
+        batch_size=8,
+        verbose=0,
+        reestimate_batch_norm=False,
+    )
     return keras.ops.convert_to_numpy(norm.moving_mean), x.mean(axis=0)
 
 
@@ -189,6 +215,8 @@ def test_whose_batch_statistics_are_kept(strategy):
         ("strategy", "lazy"),
         ("sync_perturbation", "yes"),
         ("scale_learning_rate", -1.0),
+        ("scale_learning_rate", (1.0, float("inf"))),
+        ("scale_learning_rate", ((1.0, 1.0), 1.0)),
         ("distillation", "teacher"),
     ],
 )
@@ -217,4 +245,4 @@ def test_every_option_survives_its_configuration():
     again = keras_saq.SAQModel.from_config(copy.deepcopy(config))
     assert again.get_config() == config
     assert again.rho.get_config() == model.rho.get_config()
-    assert repr(again.strategy) == "LookSAM(k=3, alpha=0.5)"
+    assert repr(again.strategy) == ("LookSAM(k=3, alpha=0.5, adapt=True)")

@@ -21,13 +21,88 @@ def test_periodic(case):
     )
 
 
-def test_looksam():
+@pytest.mark.parametrize("adapt", [False, True])
+def test_looksam(adapt):
     compare(
         "looksam",
-        steps=5,
-        arguments=(3, 0.7),
-        strategy=strategies.LookSAM(k=3, alpha=0.7),
+        steps=6,
+        arguments=(2, 3.0, adapt),
+        strategy=strategies.LookSAM(k=2, alpha=3.0, adapt=adapt),
     )
+
+
+def test_full_with_the_plain_gradient_mixed_in():
+    compare("full", arguments=(0.3,), strategy=strategies.Full(mix=0.3))
+
+
+@pytest.mark.parametrize("start, first", [(0.5, 2), (0.6, 3), (3, 3), (0, 0)])
+def test_late(start, first):
+    compare(
+        "late",
+        arguments=(first, 0.25),
+        strategy=strategies.Late(start=start, mix=0.25),
+    )
+
+
+@pytest.mark.parametrize("start, first", [(0.5, 2), (0, 0)])
+def test_mesa(start, first):
+    compare(
+        "mesa",
+        steps=4,
+        arguments=(first, 0.8, 2.0, 0.9),
+        strategy=strategies.MESA(0.8, temperature=2.0, decay=0.9, start=start),
+    )
+
+
+@pytest.mark.parametrize("name", ["late", "mesa"])
+def test_a_share_needs_the_number_of_steps(name):
+    model, _, x, target = build(0, strategy=name)
+    model.compile("sgd", "mse", jit_compile=False)
+
+    def batches():
+        while True:
+            yield x, target
+
+    with pytest.raises(ValueError, match="no length.*steps_per_epoch"):
+        model.fit(batches(), epochs=2, shuffle=False, verbose=0)
+    model.fit(batches(), epochs=2, steps_per_epoch=2, shuffle=False, verbose=0)
+
+
+def test_late_counts_from_the_first_epoch_also_when_it_goes_on():
+    """`fit` in one piece and in two begins at the same update."""
+    first = []
+    for pieces in ([(0, 4)], [(0, 3), (3, 4)]):
+        model, _, x, target = build(0, strategy=strategies.Late(0.5))
+        model.compile("sgd", "mse", jit_compile=False)
+        for start, end in pieces:
+            model.fit(
+                x,
+                target,
+                batch_size=4,
+                initial_epoch=start,
+                epochs=end,
+                verbose=0,
+            )
+        (slot,) = (v for v in model.variables if v.name == "late_first_full")
+        first.append(float(keras.ops.convert_to_numpy(slot)))
+    assert first == [4.0, 4.0]
+
+
+def test_mesa_has_no_loss_of_numbers_that_are_none():
+    """Before it starts, an average that is not finite adds nothing."""
+    model, _, x, target = build(0, strategy=strategies.MESA(start=1))
+    plain, *_ = build(0, strategy="none")
+    for each in (model, plain):
+        each.compile("sgd", "mse", jit_compile=False)
+        each.fit(x, target, batch_size=8, epochs=2, verbose=0)
+    for a, b in zip(
+        model.trainable_variables, plain.trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(a),
+            keras.ops.convert_to_numpy(b),
+            atol=1e-6,
+        )
 
 
 def test_half_batch():
@@ -151,6 +226,8 @@ def test_esam_needs_a_loss_with_sample_weights():
         (lambda: strategies.HalfBatch(0.25), 1.25),
         (lambda: strategies.ESAM(gamma=0.5), 11 / 6),
         (strategies.Momentum, 1.0),
+        (lambda: strategies.Late(0.7, mix=0.5), 1.3),
+        (lambda: strategies.MESA(decay=0.5, from_logits=False), 4 / 3),
     ],
 )
 def test_cost_and_configuration(make, cost):
@@ -173,6 +250,12 @@ def test_cost_and_configuration(make, cost):
         lambda: strategies.HalfBatch(1.1),
         lambda: strategies.ESAM(beta=0),
         lambda: strategies.ESAM(gamma=2),
+        lambda: strategies.Full(mix=1),
+        lambda: strategies.Late(-1),
+        lambda: strategies.Late("half"),
+        lambda: strategies.MESA(decay=1),
+        lambda: strategies.MESA(weight=-1),
+        lambda: strategies.MESA(temperature=0),
     ],
 )
 def test_bad_arguments(make):

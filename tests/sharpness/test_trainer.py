@@ -6,6 +6,7 @@ import pytest
 
 import keras_saq
 from keras_saq.sharpness import strategies
+from keras_saq.sharpness.participants import classify
 from tests.sharpness.oracle import build
 
 layers = keras.layers
@@ -220,6 +221,28 @@ def test_scales_have_a_learning_rate_of_their_own(make, factor):
     assert_close([factor * m for m in moves[0][0]], moves[1][0])
     assert_close(moves[0][1], moves[1][1])
     assert max(np.abs(m).max() for m in moves[0][0]) > 1e-3
+
+
+def test_scales_of_weights_and_activations_have_rates_of_their_own():
+    moves = []
+    for factors in (1.0, (0.5, 0.0)):
+        model, x, y = quantized_classifier(scale_learning_rate=factors)
+        found = classify(model)
+        groups = {"weight_scales": [], "activation_scales": [], "": []}
+        for v in model.trainable_variables:
+            kind = found[id(v)][0]
+            groups[kind if kind in groups else ""].append(v)
+        before = {k: numpy(g) for k, g in groups.items()}
+        fit_classifier(model, x, y, keras.optimizers.SGD(0.05, momentum=0.9))
+        moves.append(
+            {
+                k: [n - o for n, o in zip(numpy(g), before[k])]
+                for k, g in groups.items()
+            }
+        )
+    for kind, factor in (("weight_scales", 0.5), ("activation_scales", 0.0)):
+        assert_close([factor * m for m in moves[0][kind]], moves[1][kind])
+    assert_close(moves[0][""], moves[1][""])
 
 
 def test_mixed_float16_lowers_its_scale_and_goes_on():
