@@ -93,20 +93,21 @@ def measure(float_model, q, inputs, layers=True, moved=()):
             _output_rows(q, expected, run(q, inputs)), (), _count(inputs)
         )
     floats, heres, passed = {}, {}, {}
-    places = {site.path: site.operation for site in Graph(q).sites}
+    graph = Graph(q)
+    places = {site.path: site.operation for site in graph.sites}
 
-    def keep_float(site, args, kwargs, made):
+    def keep_float(site, call, args, kwargs, made):
         if not _is_one_real(site):
             return
         layer = places.get(site.path)
-        floats[site.path] = _sample(made)
+        floats[site.path, call] = _sample(made)
         if isinstance(layer, Quantized):
             with pass_through_scope(False), observed_by(None):
-                heres[site.path] = _sample(layer(*args, **kwargs))
+                heres[site.path, call] = _sample(layer(*args, **kwargs))
 
-    def keep(site, args, kwargs, made):
-        if site.path in heres:
-            passed[site.path] = _sample(made)
+    def keep(site, call, args, kwargs, made):
+        if (site.path, call) in heres:
+            passed[site.path, call] = _sample(made)
 
     model = float_model or q
     with _floating(float_model, moved), told_of_calls(model, keep_float):
@@ -114,17 +115,19 @@ def measure(float_model, q, inputs, layers=True, moved=()):
     with told_of_calls(q, keep):
         made = run(q, inputs)
     rows = []
-    for path, here in heres.items():
+    for key, here in heres.items():
+        path, call = key
         layer = places[path]
-        if path not in passed or not layer.quantizers:
+        if key not in passed or not layer.quantizers:
             continue
+        several = (path, 1) in heres
         rows.append(
             LayerRow(
-                path,
+                f"{path} (call {call + 1})" if several else path,
                 type(roles.unwrap(layer)).__name__.removeprefix("Quantized"),
-                decibels(floats[path], here),
-                decibels(floats[path], passed[path]),
-                cause_of(layer, floats[path]),
+                decibels(floats[key], here),
+                decibels(floats[key], passed[key]),
+                cause_of(layer, floats[key]),
                 mend_of(path, layer),
             )
         )

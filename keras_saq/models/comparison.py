@@ -35,7 +35,7 @@ class LayerRow:
     """What quantizing does to the result of one layer.
 
     Attributes:
-        path: of the layer.
+        path: of the layer, and which call of it where there are several.
         layer_type: its class.
         here_db: signal-to-noise ratio of the quantized layer, given what it
             reads in the float model: the error made here.

@@ -159,7 +159,7 @@ def _record(model, inputs):
     """Path of each site -> what it made, as a list of arrays."""
     found = {}
 
-    def tell(site, args, kwargs, made):
+    def tell(site, _, args, kwargs, made):
         found[site.path] = _arrays(made)
 
     with told_of_calls(model, tell) as graph:

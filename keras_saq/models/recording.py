@@ -13,8 +13,9 @@ def told_of_calls(model, tell):
 
     Args:
         model: any Keras model, run eagerly.
-        tell: function of the `Site`, the arguments of `call` as a tuple and a
-            dict, and what it returned.
+        tell: function of the `Site`, which call of its operation it is, from
+            0, the arguments of `call` as a tuple and a dict, and what it
+            returned.
     """
     graph = Graph(model)
     counts = {}
@@ -32,7 +33,7 @@ def told_of_calls(model, tell):
                 counts[id(operation)] += 1
                 is_telling.append(operation)
                 try:
-                    tell(sites[place], args, kwargs, made)
+                    tell(sites[place], place, args, kwargs, made)
                 finally:
                     is_telling.pop()
             return made

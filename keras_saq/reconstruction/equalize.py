@@ -76,7 +76,7 @@ def equalize(model, data):
     copy.set_weights(model.get_weights())
     ranges = {}
 
-    def tell(site, args, kwargs, made):
+    def tell(site, _, args, kwargs, made):
         made = ops.convert_to_numpy(tree.flatten(made)[0])
         axes = tuple(range(made.ndim - 1))
         ranges[site.path] = np.abs(made).max(axes) if made.ndim > 1 else None

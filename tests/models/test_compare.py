@@ -10,7 +10,10 @@ from keras import ops
 
 import keras_saq
 from keras_saq.models.compare import decibels
+from keras_saq.models.comparison import LayerRow
 from keras_saq.models.nearness import LEAST_DB
+from keras_saq.models.nearness import bits_of
+from keras_saq.models.nearness import outliers
 from tests.field import IMAGES
 from tests.field import RANDOM
 from tests.field import VECTORS
@@ -82,6 +85,59 @@ def test_the_worst_layer_is_named_with_its_mend():
     text = str(found)
     assert "middle" in text and worst.mend in text and "dB" in text
     json.dumps(found.to_dict())
+
+
+def test_one_layer_of_few_bits_excuses_no_model_of_eight():
+    model = deep()
+    rules = (
+        keras_saq.Rule(path="narrow", weight_bits=2, activation_bits=8),
+        keras_saq.Rule(weight_bits=8, activation_bits=8),
+    )
+    policy = keras_saq.QuantizePolicy(rules=rules)
+    with pytest.warns(UserWarning, match=FAR) as told:
+        keras_saq.quantize_model(model, policy, calibration=VECTORS)
+    (text,) = (str(w.message) for w in told if FAR in str(w.message))
+    assert "narrow" in text and "2-bit weights" in text
+    # A model of few bits is judged when it was trained.
+    keras_saq.quantize_model(model, "w2a8", calibration=VECTORS)
+
+
+def deep():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16,))
+    x = layers.Dense(64, activation="relu", name="wide")(inputs)
+    x = layers.Dense(3, name="narrow")(x)
+    x = layers.Dense(64, activation="relu", name="wider")(x)
+    return keras.Model(inputs, layers.Dense(16, name="head")(x))
+
+
+def test_bits_are_those_of_most_weights():
+    rows = [
+        LayerRow(str(i), "Dense", db, db) for i, db in enumerate((5, 40, 41))
+    ]
+    assert [row.path for row in outliers(rows)] == ["0"]
+    assert outliers(rows[:2]) == [] and outliers(rows[1:] * 3) == []
+    model = deep()
+    for bits, expected in ((8, 8), (2, 2)):
+        rules = (
+            keras_saq.Rule(
+                path="narrow|wider", weight_bits=bits, activation_bits=8
+            ),
+            keras_saq.Rule(weight_bits=8, activation_bits=8),
+        )
+        policy = keras_saq.QuantizePolicy(rules=rules)
+        assert bits_of(keras_saq.quantize_model(model, policy)) == expected
+
+
+def test_calls_of_a_shared_layer_have_rows_of_their_own():
+    model = shared()
+    q = keras_saq.quantize_model(model, "w8a8", calibration=VECTORS)
+    rows = {row.path: row for row in keras_saq.compare(model, q, VECTORS).rows}
+    name = model.layers[1].name
+    assert {f"{name} (call 1)", f"{name} (call 2)"} < set(rows)
+    first, second = (rows[f"{name} (call {i})"] for i in (1, 2))
+    assert first.here_db != second.here_db
+    assert "call" not in first.mend
 
 
 def nested():
