@@ -23,6 +23,12 @@ class Proxy:
                 f"Received: {len(self.x)} inputs and {len(self.y)} labels"
             )
 
+    def part(self, indices):
+        """Some of its samples; of all of its classes, as far as is known."""
+        return Proxy(
+            self.x[indices], self.y[indices], self.source, self.num_classes
+        )
+
     def describe(self):
         """Dict of plain data that says what it is."""
         return self.source

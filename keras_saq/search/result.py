@@ -41,6 +41,7 @@ def provenance(search, budget, assignment):
             for limit in budget.resolve(space)
         },
         "cost": costs(space, assignment, budget),
+        "gate": _plain_verdict(search.verdict(budget)),
         "proxy": search.proxy.describe(),
         "seconds": round(search.seconds, 2),
         "epochs": search.epochs
@@ -99,6 +100,10 @@ def _require(site, what, expected, found):
             "`quantize_model` disagree about this model. This is a bug of "
             "keras_saq; please report the model."
         )
+
+
+def _plain_verdict(verdict):
+    return None if verdict is None else dataclasses.asdict(verdict)
 
 
 def _plain(value):

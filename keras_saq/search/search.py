@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 
+from keras_saq.search import gate as gates
 from keras_saq.search import head
 from keras_saq.search import methods
 from keras_saq.search import result
@@ -16,6 +17,8 @@ from keras_saq.search.proxy import as_proxy
 from keras_saq.search.space import SearchSpace
 
 METHODS = ("seam", "ce", "sensitivity", "scale", "mpiq", "random", "uniform")
+# What others have to be better than.
+BASELINES = ("random", "uniform")
 # From which batch norms take the statistics of certain bits.
 _STATISTICS_BATCHES = 16
 _SENSITIVITIES = ("loss", "output")
@@ -64,6 +67,10 @@ class PolicySearch:
             for `"uniform"`. 0 for none.
         sensitivity: `"loss"` or `"output"`, for that method.
         num_samples: samples that `"sensitivity"` and `"mpiq"` look at.
+        gate: share of the proxy that is kept apart to compare what was found
+            with equal bits, see `keras_saq.search.gate`: a policy that is not
+            measurably better is not returned. 0 for no comparison; there is
+            none of `"random"` and `"uniform"`, which are baselines.
         seed: of everything that is random; set for Keras too.
         checkpoint: folder for the state after each epoch; if it is there
             already, the search goes on from it.
@@ -121,6 +128,7 @@ class PolicySearch:
         min_use=0.95,
         sensitivity="loss",
         num_samples=512,
+        gate=0.2,
         seed=0,
         checkpoint=None,
         log_dir=None,
@@ -131,7 +139,15 @@ class PolicySearch:
         if candidates is None:
             candidates = _DEFAULT_BITS.get(target, (8,))
         self.model = model
-        self.proxy = as_proxy(proxy)
+        if isinstance(gate, bool) or not 0 <= gate < 1:
+            raise ValueError(
+                "`gate`, the share of the proxy that is kept apart, must be "
+                f"at least 0 and below 1. Received: gate={gate!r}"
+            )
+        self.proxy, self.held_out = as_proxy(proxy), None
+        if gate and method not in BASELINES:
+            self.proxy, self.held_out = gates.hold_out(self.proxy, gate, seed)
+        self._judged = {}
         self.method, self.sensitivity = method, sensitivity
         self.space = SearchSpace(
             model, candidates, target, ties, first_last_bits
@@ -192,9 +208,31 @@ class PolicySearch:
         limits = budget.resolve(self.space)
         if self.method == "uniform":
             return methods.uniform_assignment(self.space.groups, limits)
-        return solver.solve(
+        return self._judged_within(limits)[0]
+
+    def verdict(self, budget=None):
+        """What the gate measured: a `Verdict`, or `None` without one.
+
+        Args:
+            budget: a `Budget`; `None`: that of `fit`.
+        """
+        self._require_fit()
+        if self.held_out is None:
+            return None
+        budget = self.budget if budget is None else _check_budget(budget)
+        return self._judged_within(budget.resolve(self.space))[1]
+
+    def _judged_within(self, limits):
+        """An assignment that is not worse than equal bits, and a `Verdict`."""
+        found = solver.solve(
             self.space.groups, self.scores, limits, self.min_use
         )
+        if self.held_out is None:
+            return found, None
+        key = tuple(found), tuple(each.limit for each in limits)
+        if key not in self._judged:
+            self._judged[key] = gates.judge(self, found, limits)
+        return self._judged[key]
 
     def policy(self, budget=None):
         """The `QuantizePolicy` for a budget, with its provenance.
@@ -282,12 +320,18 @@ class PolicySearch:
         """The float model on the proxy, with a new head where it needs one."""
         if self._proxy_model is not None:
             return self._proxy_model
-        new_head = self._new_head
-        if new_head is None:
-            new_head = self.proxy.other_classes(head.num_outputs(self.model))
-        if not new_head:
+        if not self.has_other_classes:
             return self.model
         return head.with_classes(self.model, self.proxy.num_classes)
+
+    @property
+    def has_other_classes(self):
+        """Whether the proxy's labels are not those of the model's outputs."""
+        if self._proxy_model is not None:
+            return True
+        if self._new_head is not None:
+            return self._new_head
+        return self.proxy.other_classes(head.num_outputs(self.model))
 
     def batches(self, epoch=0):
         """Shuffled batches of the proxy, from an epoch on."""
