@@ -132,7 +132,19 @@ def run(args):
         print(f"{name:40} {bits}")
     for name, limit in found["limits"].items():
         print(f"{name}: {found['cost'][name]:,.6g} of {limit:,.6g}")
+    if found["gate"]:
+        print(_verdict(found["gate"]))
     print(f"{found['seconds']} seconds; written to {args.output}")
+
+
+def _verdict(gate):
+    """What the comparison with equal bits says, as a line."""
+    means = ", ".join(f"{name} {m:.4g}" for name, m in gate["means"].items())
+    return (
+        f"{gate['measure']} after calibration on {gate['samples']} samples "
+        f"kept apart: {means}; gain of the searched bits {gate['gain']:.3g} "
+        f"+- {gate['error']:.2g}: the {gate['chosen']} ones are returned"
+    )
 
 
 def _search(args):

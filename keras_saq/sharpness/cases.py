@@ -10,8 +10,9 @@ eps(v) = rho * g / ||g||_2 for the gradient g at v:
 Case 3 is the paper's choice. In case 1 the gradient passes through the
 quantizer to the float weights, so weights that it clips are not perturbed
 ("perturbation mismatch"); in case 2 rounding swallows most of a perturbation
-that is small against a step ("perturbation diminishment"). Case 1 was never
-released; here it is built as its formula says. Perturbed variables that are
+that is small against a step ("perturbation diminishment"). Cases 1 and 2 are in
+the authors' code for Transformers (liujingcs/Q-ViT-DeiT, `qlsamv2_wn.py` and
+`lsam_wn.py`), on standardized weights; here they are as the formulas say. Perturbed variables that are
 not quantized (biases, gamma, beta, scales) are the same in all three.
 """
 
