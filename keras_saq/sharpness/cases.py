@@ -12,8 +12,9 @@ quantizer to the float weights, so weights that it clips are not perturbed
 ("perturbation mismatch"); in case 2 rounding swallows most of a perturbation
 that is small against a step ("perturbation diminishment"). Cases 1 and 2 are in
 the authors' code for Transformers (liujingcs/Q-ViT-DeiT, `qlsamv2_wn.py` and
-`lsam_wn.py`), on standardized weights; here they are as the formulas say. Perturbed variables that are
-not quantized (biases, gamma, beta, scales) are the same in all three.
+`lsam_wn.py`), on standardized weights; here they are as the formulas say.
+Perturbed variables that are not quantized (biases, gamma, beta, scales) are the
+same in all three.
 """
 
 import dataclasses
