@@ -309,7 +309,7 @@ def _quantized(endpoint, array):
 
 
 def _dequantized(endpoint, array):
-    if array.dtype == np.float32:
-        return array
+    if array.dtype == np.float32 or not endpoint.scale:
+        return array  # real numbers; indices, which no grid has made
     codes = array.astype(np.int32) - endpoint.zero_point
     return codes * np.float32(endpoint.scale)

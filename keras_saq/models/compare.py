@@ -140,10 +140,17 @@ def measure(float_model, q, inputs, layers=True, moved=()):
 def decibels(signal, received):
     """Signal-to-noise ratio; infinite where nothing differs.
 
+    Of whole numbers, which are indices or decisions, a number that differs is
+    noise, however near it is: one in ten that do is 10 dB.
+
     Args:
         signal: array.
         received: array of the same shape.
     """
+    # NumPy has no kind for bfloat16.
+    if np.asarray(signal).dtype.kind not in "fV":
+        share = np.mean(np.asarray(signal) != np.asarray(received))
+        return float("inf") if not share else float(-10 * np.log10(share))
     signal = np.asarray(signal, "float64").ravel()
     noise = np.square(signal - np.asarray(received, "float64").ravel()).sum()
     energy = np.square(signal).sum()
@@ -164,18 +171,14 @@ def _output_rows(q, expected, made):
         )
     rows = []
     for name, signal, received in zip(names, expected, made):
-        # NumPy has no kind for bfloat16.
-        if signal.dtype.kind not in "fV":
-            same = float("inf" if np.array_equal(signal, received) else "-inf")
-            rows.append(OutputRow(name, same))
-            continue
         db = decibels(signal, received)
         channels = [db]
-        if signal.ndim > 1 and not _are_probabilities(signal):
+        is_real = signal.dtype.kind in "fV"
+        if is_real and signal.ndim > 1 and not _are_probabilities(signal):
             pairs = zip(*(np.moveaxis(a, -1, 0) for a in (signal, received)))
             channels = [decibels(*pair) for pair in pairs]
         worst = int(np.argmin(channels))
-        rows.append(OutputRow(name, db, worst, channels[worst]))
+        rows.append(OutputRow(name, db, worst, channels[worst], is_real))
     return tuple(rows)
 
 

@@ -22,12 +22,15 @@ class OutputRow:
             over that of the difference.
         worst_channel: index on the last axis of the channel that is worst.
         worst_channel_db: its ratio.
+        is_real: whether it has real numbers. Of indices and decisions the
+            ratio is 10 log10 of 1 over the share that differs.
     """
 
     name: str
     db: float
     worst_channel: int = 0
     worst_channel_db: float = np.inf
+    is_real: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,8 @@ LEAST_DB = {8: 20.0, 7: 17.0, 6: 14.0, 5: 9.0, 4: 3.0}
 # With 8 bits: of a channel of an output, where the output itself is fine.
 _LEAST_CHANNEL_DB = 6.0
 _FEW_WEIGHTS = 0.1
+# Of indices and decisions: one in ten may fall the other way.
+_LEAST_DECISIONS_DB = 10.0
 # With 8 bits: of a layer whose neighbours are so much better, where the output
 # is not as good as this.
 _LEAST_LAYER_DB, _NEIGHBOURS_DB, _FINE_DB = 10.0, 20.0, 30.0
@@ -108,6 +110,8 @@ def _is_far(row, bits, by_channel):
     least = LEAST_DB.get(bits)
     if least is None:
         return False
+    if not row.is_real:
+        least = min(least, _LEAST_DECISIONS_DB)
     if not row.db >= least:  # NaN is far, too
         return True
     return by_channel and row.worst_channel_db < _LEAST_CHANNEL_DB

@@ -1,5 +1,6 @@
 """What has no integer kernel goes out as a float island in the same file."""
 
+import math
 import warnings
 
 import keras
@@ -9,6 +10,8 @@ from keras import ops
 
 import keras_saq
 from keras_saq.export.forecast import forecast
+from keras_saq.export.lowering.rules import why_float
+from keras_saq.models.graph import Graph
 from tests.field import IMAGES
 from tests.field import VECTORS
 from tests.field import between
@@ -218,3 +221,75 @@ def test_augmentation_is_nothing_in_a_file(tmp_path):
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
     report, parity = whole_way(model, IMAGES, tmp_path)
     assert parity.reference_exact and not report.islands
+
+
+# --- Moves are integers
+
+
+MOVES = {
+    "move_axis": lambda x: ops.moveaxis(x, -1, 1),
+    "pad_symmetric": lambda x: ops.pad(
+        x, ((0, 0), (2, 0), (0, 1), (0, 0)), mode="symmetric"
+    ),
+    "reflect": OPERATIONS["reflect"],
+    "repeat": OPERATIONS["repeat"],
+    "reverse": lambda x: ops.flip(x, (1, -1)),
+    "roll": lambda x: ops.roll(x, (2, -1), (1, 2)),
+    "split_at": lambda x: ops.concatenate(ops.split(x, [1, 6], 1)[::2], 1),
+    "split": OPERATIONS["split"],
+    "stack": lambda x: ops.max(ops.stack([x, x * 0.5], 2), 2),
+    "swap_axes": lambda x: ops.swapaxes(x, 1, -1),
+    "tile": lambda x: ops.tile(x, (2, 1, 2)),
+    "unstack": lambda x: ops.stack(ops.unstack(x, axis=-1)[::-1], -1),
+}
+
+
+@pytest.mark.parametrize("policy", ["w8a8", "w4a8"])
+@pytest.mark.parametrize("name", MOVES)
+def test_moves_have_integer_kernels(name, policy, tmp_path):
+    model = between(lambda x: layers.Conv2D(3, 2)(MOVES[name](x)))
+    report, parity = whole_way(model, IMAGES, tmp_path, policy, limit=0.3)
+    assert parity.reference_exact
+    islands = {path for path, _ in report.islands}
+    assert not any("max" not in path for path in islands)
+
+
+def test_what_moves_the_batch_is_no_integer_kernel():
+    """LiteRT's own operators do it, in float."""
+    x = keras.Input((8, 8, 4))
+    for function in (
+        lambda x: ops.flip(x, (0, 1)),
+        lambda x: ops.roll(x, 1, 0),
+        lambda x: ops.repeat(x, 40, 1),
+        lambda x: ops.repeat(x, [1, 2] * 4, 1),
+        lambda x: ops.pad(x, ((0, 0), (9, 9), (0, 0), (0, 0)), "symmetric"),
+    ):
+        model = keras.Model(x, function(x))
+        (site,) = Graph(model).sites
+        assert why_float(site) is not None
+
+
+def test_indices_come_out_as_they_are(tmp_path):
+    """Of a segmentation network that ends in an argmax."""
+    for number, function in enumerate(
+        (
+            lambda x: ops.argmax(x, -1),
+            lambda x: ops.argmin(x, 1, keepdims=True),
+            lambda x: ops.argmax(layers.Softmax()(x), -1),
+        )
+    ):
+        model = between(function)
+        q = keras_saq.quantize_model(model, "w8a8", calibration=IMAGES)
+        path = tmp_path / f"{number}.tflite"
+        keras_saq.export_litert(q, path)
+        parity = keras_saq.verify_litert(path, q, IMAGES, float_model=model)
+        assert parity.reference_exact and parity.within_bounds
+        made, expected = parity.outputs[0], model.predict(IMAGES, verbose=0)
+        assert made.dtype == "int32" and made.max() > 1
+        assert (made == expected).mean() > 0.9
+        # One in ten that differ are 10 dB.
+        share = (made != expected).mean()
+        if share:
+            assert parity.per_output[0].float_db == pytest.approx(
+                -10 * math.log10(share)
+            )

@@ -77,8 +77,32 @@ def _pool(pool, inputs, pool_size, strides=None, padding="valid", *rest, **kw):
     return tf.reshape(columns, (-1, columns.shape[1], *image, channels))
 
 
+def _arg(name):
+    """Without Keras's way around negative zeros, which takes bits apart.
+
+    `-0.0` and `0.0` are equal here, and the first of them is taken.
+    """
+
+    def function(_, x, axis=None, keepdims=False):
+        import tensorflow as tf
+
+        x = tf.convert_to_tensor(x)
+        rank = len(x.shape)
+        flat = tf.reshape(x, (-1,)) if axis is None else x
+        made = getattr(tf, name)(flat, axis=axis or 0, output_type="int32")
+        if not keepdims:
+            return made
+        if axis is None:
+            return tf.reshape(made, (1,) * rank)
+        return tf.expand_dims(made, axis)
+
+    return function
+
+
 # Module, function, and what takes its place, which is given the function too.
 _SUBSTITUTES = (
+    (f"{_BACKEND}.numpy", "argmax", _arg("argmax")),
+    (f"{_BACKEND}.numpy", "argmin", _arg("argmin")),
     (f"{_BACKEND}.math", "rsqrt", _rsqrt),
     (f"{_BACKEND}.nn", "average_pool", _pool),
     (f"{_BACKEND}.nn", "max_pool", _pool),

@@ -10,6 +10,8 @@ from keras_saq.layers import roles
 
 # XNNPACK joins at most five tensors at once.
 _LARGEST_JOIN = 5
+# Each element at a border is a slice of its own.
+_LARGEST_MIRROR = 8
 
 
 def shape_of(site):
@@ -51,13 +53,20 @@ def pad_obstacle(site):
     operation = roles.unwrap(site.operation)
     if isinstance(operation, keras.layers.Layer):
         return None
+    if len(operation.pad_width) == 1 or any(operation.pad_width[0]):
+        return "it pads the batch axis"
+    if operation.mode in ("reflect", "symmetric"):
+        largest = max(map(max, operation.pad_width))
+        if largest > _LARGEST_MIRROR:
+            return f"it mirrors more than {_LARGEST_MIRROR} elements"
+        if any(None in value.shape[1:] for value in site.inputs):
+            return "it mirrors open sizes; `input_shape` can fix them"
+        return None
     if operation.mode != "constant" or _padding_value(site) not in (
         0.0,
         -np.inf,
     ):
         return "it pads with other values than zero"
-    if len(operation.pad_width) == 1 or any(operation.pad_width[0]):
-        return "it pads the batch axis"
     return None
 
 
@@ -75,6 +84,8 @@ def lower_pad(builder, site, inputs):
     (source,) = inputs
     operation = roles.unwrap(site.operation)
     is_layer = isinstance(operation, keras.layers.Layer)
+    if not is_layer and operation.mode != "constant":
+        return _mirrored(builder, site, source, operation)
     if not is_layer and _padding_value(site) < 0:
         if source.is_float or not source.is_unsigned:
             raise ValueError(
@@ -88,6 +99,22 @@ def lower_pad(builder, site, inputs):
         padding = operation.pad_width[1:]
     options = {"padding": tuple(tuple(pair) for pair in padding)}
     return builder.move("pad", source, shape_of(site), site.path, options)
+
+
+def _mirrored(builder, site, source, operation):
+    """The elements at the border, in the other order, on its other side."""
+    skipped = 1 if operation.mode == "reflect" else 0
+    for axis, (before, after) in enumerate(operation.pad_width[1:]):
+        size = source.shape[axis]
+        first = range(skipped + before - 1, skipped - 1, -1)
+        last = range(size - 1 - skipped, size - 1 - skipped - after, -1)
+        parts = [
+            *indices(builder, source, axis, first, site.path),
+            source,
+            *indices(builder, source, axis, last, site.path),
+        ]
+        source = join(builder, parts, axis + 1, site.path)
+    return source
 
 
 def _pairs(sizes):
@@ -169,9 +196,8 @@ def _every(builder, source, axis, step, path):
 
 
 def flip_obstacle(site):
-    axis = _flipped(site)
-    if len(axis) != 1 or axis[0] == 0:
-        return "it reverses other axes than one of a sample"
+    if 0 in _flipped(site):
+        return "it reverses the batch axis"
     return None
 
 
@@ -186,14 +212,25 @@ def _flipped(site):
 def lower_flip(builder, site, inputs):
     """Slices, joined in the other order; the steps of a Bidirectional."""
     (source,) = inputs
-    (axis,) = _flipped(site)
+    for axis in _flipped(site):
+        size = source.shape[axis - 1]
+        order = range(size - 1, -1, -1)
+        parts = indices(builder, source, axis - 1, order, site.path)
+        source = join(builder, parts, axis, site.path)
+    return source
+
+
+def indices(builder, source, axis, order, path):
+    """Slices of length one: the indices of an axis, in some order."""
+    shape = list(source.shape)
+    shape[axis] = 1
     parts = []
-    for i in reversed(range(source.shape[axis - 1])):
-        begin, shape = [0] * len(source.shape), list(source.shape)
-        begin[axis - 1], shape[axis - 1] = i, 1
+    for i in order:
+        begin = [0] * len(shape)
+        begin[axis] = i
         options = {"begin": tuple(begin)}
-        parts.append(builder.move("slice", source, shape, site.path, options))
-    return join(builder, parts, axis, site.path)
+        parts.append(builder.move("slice", source, shape, path, options))
+    return parts
 
 
 def lower_upsampling(builder, site, inputs):
@@ -205,11 +242,11 @@ def lower_upsampling(builder, site, inputs):
     (source,) = inputs
     size = np.broadcast_to(site.operation.size, len(source.shape) - 1)
     for axis in reversed(range(len(size))):
-        source = _repeated(builder, source, axis, int(size[axis]), site.path)
+        source = repeated(builder, source, axis, int(size[axis]), site.path)
     return source
 
 
-def _repeated(builder, source, axis, times, path):
+def repeated(builder, source, axis, times, path):
     """Each index of an axis, several times in a row."""
     if times == 1:
         return source

@@ -11,6 +11,7 @@ import keras
 from keras import tree
 
 from keras_saq.export.lowering import activations
+from keras_saq.export.lowering import arrange
 from keras_saq.export.lowering import custom
 from keras_saq.export.lowering import einsum
 from keras_saq.export.lowering import elementwise
@@ -152,6 +153,7 @@ RULES = {
     ),
     "conv": _WEIGHTED,
     "crop": Rule(moves.lower_crop),
+    "crop_3d": Rule(moves.lower_crop),
     "dense": _WEIGHTED,
     "depthwise": _WEIGHTED,
     "divide": _ELEMENTWISE,
@@ -170,21 +172,33 @@ RULES = {
     "maximum": _ELEMENTWISE,
     "mean": Rule(pooling.lower_mean, pooling.mean_obstacle),
     "minimum": _ELEMENTWISE,
+    "move_axis": Rule(arrange.lower_turn, arrange.turn_obstacle),
     "multiply": _ELEMENTWISE,
     "normalization": Rule(elementwise.lower_affine),
     "pad": Rule(moves.lower_pad, moves.pad_obstacle),
+    "pad_3d": Rule(moves.lower_pad, moves.pad_obstacle),
     "permute": Rule(moves.lower_permute, moves.permute_obstacle),
     "product": Rule(products.lower, products.obstacle),
     "relu": Rule(_relu, fuses=True),
+    "repeat": Rule(arrange.lower_repeat, arrange.repeat_obstacle),
+    "repeat_vector": Rule(
+        arrange.lower_repeat_vector, arrange.repeat_vector_obstacle
+    ),
     "rescaling": Rule(elementwise.lower_affine),
     "reshape": Rule(moves.lower_reshape),
     "reversible_embedding": _LOOKUP,
     "rms_norm": _LAYER_NORM,
+    "roll": Rule(arrange.lower_roll, arrange.roll_obstacle),
     "separable": _WEIGHTED,
     "simple_rnn": _RECURRENT,
     "softmax": Rule(_softmax, _softmax_obstacle),
+    "split": Rule(arrange.lower_split, arrange.split_obstacle),
+    "stack": Rule(arrange.lower_stack, arrange.stack_obstacle, fuses=True),
     "subtract": _ELEMENTWISE,
+    "swap_axes": Rule(arrange.lower_turn, arrange.turn_obstacle),
+    "tile": Rule(arrange.lower_tile, arrange.tile_obstacle),
     "transposed": _WEIGHTED,
+    "unstack": Rule(arrange.lower_unstack, arrange.split_obstacle),
     "upsampling": Rule(moves.lower_upsampling, _upsampling_obstacle),
 }
 # Somebody's own layer, by what its `call` uses.
