@@ -5,11 +5,15 @@ from keras_saq.reconstruction.equalize import equalize
 from keras_saq.reconstruction.reconstruct import BlockError
 from keras_saq.reconstruction.reconstruct import Reconstruction
 from keras_saq.reconstruction.reconstruct import reconstruct
+from keras_saq.reconstruction.zero_shot import ZeroShot
+from keras_saq.reconstruction.zero_shot import zero_shot
 
 __all__ = [
     "BlockError",
     "Reconstruction",
+    "ZeroShot",
     "data_free",
     "equalize",
     "reconstruct",
+    "zero_shot",
 ]

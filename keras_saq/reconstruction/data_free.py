@@ -68,13 +68,8 @@ def data_free(
     >>> x.shape
     (16, 8, 8, 3)
     """
-    norms = [
-        layer
-        for layer in model._flatten_layers()
-        if roles.is_batch_norm(layer)
-        and isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    shape = _input_shape(model)
+    norms = batch_norms(model)
+    shape = input_shape(model)
     if not norms:
         raise ValueError(
             "`data_free` takes what inputs are like from the statistics of "
@@ -125,20 +120,47 @@ def statistics_loss(seen, norms):
     return total
 
 
+def seen(model, norms, x):
+    """What a model makes of inputs, and what its batch norms read.
+
+    Args:
+        model: a Keras model.
+        norms: batch norms of it.
+        x: a tensor.
+
+    Returns:
+        `(outputs, moments, met)`: `(mean, variance)` of each batch norm that
+        was met, and the list of these.
+    """
+    found = {}
+
+    def see(layer, values):
+        axis = layer.axis % len(values.shape)
+        axes = [i for i in range(len(values.shape)) if i != axis]
+        found.setdefault(id(layer), ops.moments(values, axes))
+
+    calls = [(norm, told_first(see, norm, norm.call)) for norm in norms]
+    with calls_replaced(calls):
+        outputs = model(x, training=False)
+    met = [layer for layer in norms if id(layer) in found]
+    return outputs, [found[id(layer)] for layer in met], met
+
+
+def batch_norms(model):
+    """The batch norms of a model that have statistics."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if roles.is_batch_norm(layer)
+        and isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
 def _loss(model, norms):
     def loss(x):
-        seen = {}
-
-        def see(layer, values):
-            axis = layer.axis % len(values.shape)
-            axes = [i for i in range(len(values.shape)) if i != axis]
-            seen.setdefault(id(layer), ops.moments(values, axes))
-
-        calls = [(norm, told_first(see, norm, norm.call)) for norm in norms]
-        with calls_replaced(calls), keras.StatelessScope(collect_losses=True):
-            model(x, training=False)
-        met = [layer for layer in norms if id(layer) in seen]
-        return statistics_loss([seen[id(layer)] for layer in met], met)
+        with keras.StatelessScope(collect_losses=True):
+            _, moments, met = seen(model, norms, x)
+        return statistics_loss(moments, met)
 
     return loss
 
@@ -179,7 +201,8 @@ def _step(loss, rate):
     return step
 
 
-def _input_shape(model):
+def input_shape(model):
+    """The shape of a sample of the one input of a model, or raises."""
     inputs = getattr(model, "inputs", None) or []
     shape = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else (None,)
     if None in shape or "float" not in inputs[0].dtype:

@@ -76,6 +76,12 @@ def test_keras_cv_model(tmp_path, capsys):
     assert (tmp_path / "keras_cv/saq.keras").exists()
 
 
+def test_data_free(capsys):
+    run("data_free", "--smoke", "--bits=w2a4")
+    printed = capsys.readouterr().out
+    assert "zero_shot, SAQ" in printed and printed.count("w2a4") == 5
+
+
 def test_mixed_precision_search(tmp_path, capsys):
     run("mixed_precision_search", "--smoke", "--epochs=0")
     assert "of 392.05 M allowed" in capsys.readouterr().out
