@@ -1,11 +1,11 @@
 """Quantized without one image: what is left of the accuracy?
 
 Shows: a network that was trained on 8x8 digits is quantized without its
-    training data: calibrated on noise, on inputs that agree with its batch norms
-    (`keras_saq.data_free`), and then trained against a generator, without and
-    with sharpness (`keras_saq.reconstruction.zero_shot`, a reconstruction of
-    ZSAQ, arXiv 2310.13315). Calibration on 256 real images is there to compare.
-    The test images are for measuring alone.
+    training data: calibrated on noise, on inputs that agree with its batch
+    norms (`keras_saq.data_free`), and then trained against a generator, without
+    and with sharpness (`keras_saq.reconstruction.zero_shot`, a reconstruction
+    of ZSAQ, arXiv 2310.13315). Calibration on 256 real images is there to
+    compare. The test images are for measuring alone.
 
     python examples/data_free.py --model=float.keras --data=cifar10
 

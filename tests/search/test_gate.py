@@ -28,13 +28,13 @@ def network(outputs=4):
     return keras.Model(inputs, layers.Dense(outputs, name="head")(x))
 
 
-def searched(scores, model=None, **kwargs):
+def searched(scores, model=None, y=Y, budget=BUDGET, **kwargs):
     """A search that has found what the scores say."""
     kwargs = {"method": "sensitivity", "candidates": (2, 4, 8), **kwargs}
     search = PolicySearch(
-        model or network(), (X, Y), target="paper", verbose=0, **kwargs
+        model or network(), (X, y), target="paper", verbose=0, **kwargs
     )
-    search.budget, search.limits = BUDGET, BUDGET.resolve(search.space)
+    search.budget, search.limits = budget, budget.resolve(search.space)
     search.scores = [
         np.asarray(scores.get(g.name, np.zeros(len(g.bits))), "float64")
         for g in search.space.groups
@@ -80,13 +80,23 @@ def test_numbers_are_those_of_numpy():
 
 
 def test_what_is_much_better_is_returned():
-    """A layer that two bits ruin, and one that does not matter."""
-    model = network()
-    kernel = model.get_layer("b").kernel
-    kernel.assign(kernel * 1e-3)
-    model.get_layer("b").bias.assign(np.ones(24))
-    scores = {"b weights": [9.0, 0, 0], "a weights": [0, 0, 9.0]}
-    search = searched(scores, model)
+    """A layer that few bits ruin, and one that hardly counts."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12,))
+    x = layers.Dense(24, activation="relu", name="first")(inputs)
+    x = layers.Add()(
+        [
+            layers.Dense(24, name="a")(x),
+            layers.Rescaling(1e-3)(layers.Dense(24, name="b")(x)),
+        ]
+    )
+    model = keras.Model(inputs, layers.Dense(4, name="head")(x))
+    head = model.get_layer("head").kernel
+    head.assign(20.0 * head)
+    labels = keras.ops.convert_to_numpy(model(X)).argmax(-1)
+    scores = {"b weights": [9.0, 0], "a weights": [0, 9.0]}
+    budget = keras_saq.Budget(average_bits=5.8)
+    search = searched(scores, model, labels, budget, candidates=(2, 8))
     verdict = search.verdict()
     assert verdict.chosen == "searched"
     assert verdict.gain > gate.ERRORS * verdict.error
