@@ -37,11 +37,11 @@ def test_the_factor_is_that_of_the_last_epoch():
 
 def test_a_steep_ascent_is_told_once():
     with pytest.warns(UserWarning) as found:
-        _fit(3.0, epochs=3)
+        _fit(8.0, epochs=3)
     told = [str(w.message) for w in found if "ascent" in str(w.message)]
     assert len(told) == 1
     assert re.search("times as large.*epoch 1.*rho=", told[0])
-    schedule = keras.optimizers.schedules.CosineDecay(3.0, 100)
+    schedule = keras.optimizers.schedules.CosineDecay(8.0, 100)
     with pytest.warns(UserWarning, match="times as large"):
         _fit(schedule)
 
