@@ -80,7 +80,7 @@ def _weights(config, layer):
     else:
         names = variable_names(layer)
         pairs = []
-        for entry in config.get_weights_and_quantizers(layer):
+        for entry in config.get_weights_and_quantizers(layer) or []:
             variable, quantizer = entry
             if id(variable) not in names:
                 raise ValueError(
@@ -110,7 +110,7 @@ def _outputs(config, layer):
     """The quantizer of the output, as it was given."""
     found = []
     if not _answers_from_fields(config, "get_activations_and_quantizers"):
-        for pair in config.get_activations_and_quantizers(layer):
+        for pair in config.get_activations_and_quantizers(layer) or []:
             activation, quantizer = pair
             if quantizer is not _logits(config):
                 _check_activation(activation, layer)
@@ -118,7 +118,8 @@ def _outputs(config, layer):
     if _answers_from_fields(config, "get_output_quantizers"):
         found += [] if config.outputs is None else [config.outputs]
     else:
-        found += list(config.get_output_quantizers(layer))
+        # TFMOT takes `None` for no quantizer, too.
+        found += config.get_output_quantizers(layer) or []
     if len(found) > 1:
         raise ValueError(
             f"The output of {_named(layer)} would be quantized {len(found)} "

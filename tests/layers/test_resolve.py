@@ -83,6 +83,20 @@ def test_each_layer_has_its_own_quantizers():
     assert first.outputs is not second.outputs
 
 
+def test_none_is_no_quantizer():
+    """As in configs that were written for TFMOT."""
+
+    class Config(DenseConfig):
+        def get_activations_and_quantizers(self, layer):
+            return None
+
+        def get_output_quantizers(self, layer):
+            return None
+
+    config = resolve(Config(), dense())
+    assert config.outputs is None and list(config.weights) == ["kernel"]
+
+
 UPDATES = {
     "LastValueQuantizer": "last_value",
     "MovingAverageQuantizer": "moving_average",
