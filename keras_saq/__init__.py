@@ -15,6 +15,7 @@ from keras_saq.models import Comparison
 from keras_saq.models import calibrate
 from keras_saq.models import compare
 from keras_saq.models import quantize_model
+from keras_saq.models import streaming_model
 from keras_saq.models import strip
 from keras_saq.models.annotate import quantize_annotate_layer
 from keras_saq.models.annotate import quantize_annotate_model
@@ -77,6 +78,7 @@ __all__ = [
     "quantize_scope",
     "reconstruct",
     "search_policy",
+    "streaming_model",
     "strip",
     "summary",
     "to_native",

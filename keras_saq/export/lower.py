@@ -7,6 +7,9 @@ kernel computes is a declared float island, or refused by name.
 
 import dataclasses
 
+import keras
+from keras import tree
+
 from keras_saq.export.fragments import find_groups
 from keras_saq.export.fragments.convert import file_dtype
 from keras_saq.export.lowering import activations
@@ -19,6 +22,7 @@ from keras_saq.export.program import Program
 from keras_saq.export.refusals import refuse_impossible
 from keras_saq.layers import Quantized
 from keras_saq.layers import roles
+from keras_saq.layers.operation import OperationLayer
 from keras_saq.models import quantized_layers
 from keras_saq.models import require_calibrated
 from keras_saq.models.graph import Graph
@@ -122,9 +126,10 @@ class _Lowering:
         layer, builder = site.operation, self._builder
         inputs = [_copy(self._values[value]) for value in values]
         if isinstance(layer, Quantized) and layer.input_quantizer is not None:
+            quantized = _first_argument(site)
             inputs = [
                 builder.on_grid(t, layer.input_quantizer, f"{site.path}/input")
-                if value in site.inputs and _is_real(t)
+                if value in quantized and _is_real(t)
                 else t
                 for value, t in zip(values, inputs)
             ]
@@ -196,3 +201,18 @@ def lower_model(model, storage="exact", dynamic_range=False, input_shapes=None):
         )
     require_calibrated(model, "be exported")
     return lower(model, storage, dynamic_range, input_shapes)
+
+
+def _first_argument(site):
+    """The values that the quantizer of a layer's input is for.
+
+    Not what else a layer is called with, such as an initial state.
+    """
+    if not isinstance(site.operation, keras.layers.Layer) or isinstance(
+        site.operation, OperationLayer
+    ):
+        return site.inputs
+    arguments = [*site.call.args, *site.call.kwargs.values()]
+    first = tree.flatten(arguments[0]) if arguments else []
+    number = sum(isinstance(t, keras.KerasTensor) for t in first)
+    return site.inputs[:number]

@@ -12,6 +12,9 @@ from keras_saq.models.model import SUMMARIES
 from keras_saq.models.model import FloatLayer
 from keras_saq.models.model import Trainable
 from keras_saq.models.quantize import quantize_model
+from keras_saq.models.streaming import initial_states
+from keras_saq.models.streaming import stream
+from keras_saq.models.streaming import streaming_model
 from keras_saq.models.strip import strip
 
 __all__ = [
@@ -24,8 +27,11 @@ __all__ = [
     "calibrate",
     "calibrate_from_fit_data",
     "compare",
+    "initial_states",
     "quantize_model",
     "quantized_layers",
     "require_calibrated",
+    "stream",
+    "streaming_model",
     "strip",
 ]

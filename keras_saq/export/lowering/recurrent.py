@@ -22,14 +22,18 @@ def obstacle(site):
     layer = site.operation
     if layer.stateful:
         return "stateful=True keeps a state between calls"
-    if len(site.inputs) != 1:
-        return "it is given an initial state"
+    if len(site.inputs) not in (1, 1 + _num_states(layer)):
+        return "it is given a part of an initial state"
     if roles.family(layer) == "gru" and not layer.reset_after:
         return "reset_after=False multiplies before the recurrent kernel"
     for function in _functions(layer):
         if activations.of_function(function) is None:
             return "no float kernel is known for its activation"
     return None
+
+
+def _num_states(layer):
+    return 2 if roles.family(layer) == "lstm" else 1
 
 
 def _functions(layer):
@@ -42,7 +46,7 @@ def _functions(layer):
 
 def lower(builder, site, inputs):
     """The float tensors that the layer returns."""
-    layer, (source,) = site.operation, inputs
+    layer, (source, *state) = site.operation, inputs
     what = getattr(layer, "_float_class", type(layer)).__name__
     builder.islands.append(
         (
@@ -51,7 +55,7 @@ def lower(builder, site, inputs):
             f"{MAY_DIFFER}",
         )
     )
-    return _Unrolled(builder, site.path, layer).run(source)
+    return _Unrolled(builder, site.path, layer).run(source, state)
 
 
 class _Unrolled:
@@ -63,8 +67,9 @@ class _Unrolled:
         self._units = layer.units
         self._kernels = {}
 
-    def run(self, source):
+    def run(self, source, initial=()):
         source = self._builder.in_float(source, self._path)
+        initial = [self._builder.in_float(t, self._path) for t in initial]
         cell, layer = self._cell, self._layer
         bias = _array(cell.bias) if cell.use_bias else None
         recurrent_bias = None
@@ -81,7 +86,7 @@ class _Unrolled:
         times = range(length)
         if layer.go_backwards:
             times = reversed(times)
-        state, outputs = (None, None), []
+        state, outputs = (*initial, None, None)[:2], []
         for time in times:
             x = self._slice(projected, (time, 0), (1, width))
             x = self._builder.reshape(x, (width,), self._path)
