@@ -1,4 +1,4 @@
-"""Quantized without one image: what is left of the accuracy?
+"""Quantized without one image, and what is left of the accuracy.
 
 Shows: a network that was trained on 8x8 digits is quantized without its
     training data: calibrated on noise, on inputs that agree with its batch

@@ -170,9 +170,10 @@ def test_calibration_from_the_first_batch_of_fit():
             q.fit(batches, shuffle=False, verbose=0)
         else:
             batches = ((x[i : i + 16], y[i : i + 16]) for i in range(0, 64, 16))
-            history = q.fit(
-                batches, steps_per_epoch=4, shuffle=False, verbose=0
-            )
+            with pytest.warns(UserWarning, match="cannot be read again"):
+                history = q.fit(
+                    batches, steps_per_epoch=4, shuffle=False, verbose=0
+                )
             assert np.isfinite(history.history["loss"]).all()
         assert np.isfinite(q.predict(x, verbose=0)).all()
 

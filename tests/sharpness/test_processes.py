@@ -111,10 +111,6 @@ def test_two_replicas(tmp_path):
     one, two = np.load(tmp_path / "one.npz"), np.load(tmp_path / "two.npz")
     assert len(one.files) > 16
     for name in one.files:
-        if name.endswith("ascent"):  # two sums of losses; their ratio counts
-            ratios = [each[name][1] / each[name][0] for each in (one, two)]
-            np.testing.assert_allclose(*ratios, rtol=1e-5)
-            continue
         np.testing.assert_allclose(one[name], two[name], atol=1e-5)
     assert np.isfinite(two["own_loss"]).all()
     names = [n.removeprefix("own_") for n in two.files if n.startswith("own_")]
