@@ -11,8 +11,25 @@ Shows: a network that was trained on 8x8 digits is quantized without its
 
     takes a float model of your own, with inputs as the data set has them.
 Needs: pip install ".[demo]"; for `--data`, ".[data]"
-Time: TIME
-Result: RESULT
+Time: 4 min on two busy CPU cores, 150 s of processor time.
+Result: `python examples/data_free.py`, one seed, 497 test images, so that one
+    image is 0.2 %. Noise is no data at 2 bits; inputs that agree with the batch
+    norms are nearly as good as images, and training against the generator makes
+    up for the rest. Sharpness does not help here.
+
+    without data             bits  accuracy
+    -----------------------  ----  --------
+    float                            99.20%
+    calibrated on noise      w4a4    96.78%
+    calibrated on data_free  w4a4    99.40%
+    calibrated on images     w4a4    99.40%
+    zero_shot                w4a4    99.20%
+    zero_shot, SAQ           w4a4    99.20%
+    calibrated on noise      w2a4    18.31%
+    calibrated on data_free  w2a4    98.59%
+    calibrated on images     w2a4    99.20%
+    zero_shot                w2a4    99.20%
+    zero_shot, SAQ           w2a4    98.99%
 """
 
 import sys

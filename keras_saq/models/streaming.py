@@ -158,11 +158,17 @@ def _require_equal(model, step, frames):
     expected = [
         ops.convert_to_numpy(t) for t in tree.flatten(model(x, training=False))
     ]
-    made = stream(step, x)
+    # The first steps are enough, but for outputs that come at the end.
+    steps = length
+    if all(a.ndim > 2 for a in expected):
+        steps = min(length, frames * _CHECKED_STEPS)
+    made = stream(step, x[:, :steps])
     made = made if isinstance(made, list) else [made]
+    if steps < length:
+        expected = [a[:, : b.shape[1]] for a, b in zip(expected, made)]
     if all(map(_is_near, expected, made)):
         return
-    site = _first_unequal(model, step, x)
+    site = _first_unequal(model, step, x, steps)
     raise ValueError(
         refusal(site, "it reads frames that are still to come, or all of them")
     )
@@ -172,7 +178,7 @@ def _is_near(a, b):
     return a.shape == b.shape and decibels(a, b) > _LEAST_DB
 
 
-def _first_unequal(model, step, x):
+def _first_unequal(model, step, x, steps):
     """The first site whose steps make something else than it does at once."""
     whole, parts = {}, {}
 
@@ -187,7 +193,8 @@ def _first_unequal(model, step, x):
     with told_of_calls(model, keep):
         run(model, x)
     frames, states = step.inputs[0].shape[1], initial_states(step, len(x))
-    for start in range(0, x.shape[1], frames):
+    length = x.shape[1]
+    for start in range(0, steps, frames):
         with told_of_calls(step, keep_part):
             outputs = run(step, [x[:, start : start + frames], *states])
         states = outputs[len(outputs) - len(states) :]
@@ -195,6 +202,7 @@ def _first_unequal(model, step, x):
         made = [part[0] for part in parts.get(key, ())]
         if made and array.ndim > 2:
             made = [np.concatenate(made, 1)]
+            array = array[:, : made[0].shape[1]] if steps < length else array
         if not made or not _is_near(array, made[-1]):
             return site
     return Graph(model).sites[-1]

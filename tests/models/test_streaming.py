@@ -182,6 +182,18 @@ def test_what_needs_more_frames_is_named(function, name):
         streaming_model(model)
 
 
+def test_long_sequences_are_checked_at_their_beginning():
+    model = network(convolutions, (5000, 6))
+    step = streaming_model(model)
+    x = np.random.default_rng(0).normal(size=(1, 5000, 6)).astype("float32")
+    expected = model.predict(x, verbose=0)[:, :30]
+    made = stream(step, x[:, :30])
+    np.testing.assert_allclose(made, expected, atol=1e-5)
+    model = network(lambda x: layers.Conv1D(2, 3, padding="same")(x), (5000, 6))
+    with pytest.raises(ValueError, match="frame by frame"):
+        streaming_model(model)
+
+
 def test_wrong_arguments():
     model = network(convolutions)
     for frames in (0, 1.5):
