@@ -185,11 +185,17 @@ def _copy_with(layer, shape, **settings):
     float_config.update(settings)
     made = type(layer).from_config(config)
     made.build(shape)
-    values = {variable.path: variable for variable in layer.variables}
+    values = {_inside(layer, v): v for v in layer.variables}
     for variable in made.variables:
-        if variable.path in values:  # a seed has another name
-            variable.assign(values[variable.path])
+        place = _inside(made, variable)
+        if place in values:  # a seed has another name
+            variable.assign(values[place])
     return made
+
+
+def _inside(layer, variable):
+    """The path of a variable, without that of the models around a layer."""
+    return variable.path.rpartition(f"{layer.name}/")[2]
 
 
 def _before(layer):

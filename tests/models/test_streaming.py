@@ -89,6 +89,21 @@ def test_steps_make_what_the_model_makes(kind, policy):
     assert len(q.inputs) == 1 and q.inputs[0].shape[1] == 16
 
 
+def test_layers_of_a_nested_model():
+    inner = keras.Sequential(
+        [
+            keras.Input((16, 8)),
+            layers.Conv1D(8, 3, padding="causal", activation="relu"),
+            layers.GRU(4, return_sequences=True),
+        ],
+        name="inner",
+    )
+    model = network(lambda x: layers.Dense(3)(inner(layers.Dense(8)(x))))
+    for each in (model, keras_saq.quantize_model(model, "w8a8", calibration=X)):
+        made = stream(streaming_model(each), X)
+        np.testing.assert_allclose(made, each.predict(X, verbose=0), atol=1e-5)
+
+
 def test_float_and_sequential_models():
     model = keras.Sequential(
         [
